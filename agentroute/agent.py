@@ -1,0 +1,448 @@
+"""Agent: what to ask, of whom, with which tools and limits. Configuration only; a run's state lives in the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+from ._portal import check_may_block, portal, run_blocking
+from .config import Secret
+from .errors import ErrorAgent, ErrorConfig, ErrorRun
+from .events import AgentEnd, Event
+from .loop import RunSpec, current_run, run_events
+from .message import Content
+from .models.base import Model
+from .models.routing import resolve_model
+from .output import OutputSpec, check_mode
+from .recorder import default_store, recorded
+from .result import Result
+from .tools import Approval, Tool, tool
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .history import History
+    from .memory import MemoryProto
+    from .store import RunStore
+
+    OutputT = TypeVar("OutputT", default=str)
+else:
+    from typing import TypeVar
+
+    OutputT = TypeVar("OutputT")
+
+__all__ = ["Agent", "RunStream"]
+
+
+class Agent(Generic[OutputT]):
+    """A named agent: a model with instructions, tools and limits.
+
+    Args:
+        name: shown in cards and in the run history.
+        model: a model string (see `resolve_model`) or a Model.
+        api_key, base_url: for a model string; left out, the environment and ~/.agentroute/config decide.
+        instructions: sent as the system message of every request.
+        description: for people; never sent.
+        tools: functions or Tools the model may call.
+        max_turns: model calls one run may make.
+        max_cost: USD one run may cost.
+        retries: how often one run may ask the model to correct an answer or a tool call (see `Retry`).
+        output: the type of the answer; None for text.
+        output_mode: how the type is asked for: auto, tool, native, prompted or text.
+        memory: keeps the conversation between runs, and facts.
+        history: which messages are sent when a conversation grows long.
+        store: a RunStore that records every run.
+        temperature, max_tokens: model settings; None leaves them to the provider.
+        timeout: seconds one model call may take in all.
+        extra: further fields of the request body, such as `{"seed": 7}`.
+
+    Raises:
+        ErrorConfig: an argument is of the wrong type or out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        model: str | Model | None = None,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        instructions: str | None = None,
+        description: str | None = None,
+        tools: Sequence[Tool | Callable[..., Any]] | None = None,
+        max_turns: int = 10,
+        max_cost: float | None = None,
+        retries: int = 1,
+        output: type[OutputT] | None = None,
+        output_mode: str = "auto",
+        memory: MemoryProto | None = None,
+        history: History | None = None,
+        store: RunStore | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        timeout: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ErrorConfig(f"name must be a text that is not empty, got {name!r}")
+        if not (model is None or isinstance(model, str) or isinstance(model, Model)):
+            raise ErrorConfig(f"model must be a model string or a Model (complete, complete_stream, close), got {type(model).__name__}")
+        if isinstance(model, str) and not model.strip():
+            raise ErrorConfig("model is an empty string; give one such as 'anthropic/claude-sonnet-4'")
+        for label, text in {"instructions": instructions, "description": description, "base_url": base_url}.items():
+            if not (text is None or isinstance(text, str)):
+                raise ErrorConfig(f"{label} must be a text, got {type(text).__name__}")
+        self.name = name
+        self.model = model
+        self.api_key = Secret(api_key) if api_key is not None else None
+        self.base_url = base_url
+        self.instructions = instructions
+        self.description = description
+        self.max_turns = _whole("max_turns", max_turns, least=1)
+        self.max_cost = _number("max_cost", max_cost, least=0)
+        self.retries = _whole("retries", retries, least=0)
+        self.output = output
+        check_mode(output_mode)
+        self.output_mode = output_mode
+        self.memory = _like("memory", memory, "get_messages", "add_messages")
+        self.history = _like("history", history, "compact")
+        self.store = _like("store", store, "save")
+        self.temperature = _number("temperature", temperature, least=0)
+        self.max_tokens = None if max_tokens is None else _whole("max_tokens", max_tokens, least=1)
+        self.timeout = _number("timeout", timeout, least=0, above=True)
+        if extra is not None and not isinstance(extra, Mapping):
+            raise ErrorConfig(f"extra must be a dictionary of request fields, got {type(extra).__name__}")
+        self.extra: dict[str, Any] = dict(extra or {})
+        self._tools: dict[str, Tool] = {}
+        self._validators: list[Callable[[Any, Any], Any]] = []
+        if isinstance(tools, str) or not isinstance(tools, Sequence | None):
+            raise ErrorConfig(f"tools must be a list of functions or Tools, got {type(tools).__name__}")
+        for item in tools or ():
+            self._add_tool(item)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name)]
+        if self.model is not None:
+            parts.append(f"model={self.model!r}")
+        if self._tools:
+            parts.append(f"tools=[{', '.join(self._tools)}]")
+        if self.output is not None:
+            parts.append(f"output={getattr(self.output, '__name__', self.output)}")
+        return f"Agent({', '.join(parts)})"
+
+    def replace(self, **changes: Any) -> Agent[Any]:
+        """A copy with some constructor arguments changed; tools and validators come along unless `tools=` is given.
+
+        Raises:
+            TypeError: an argument Agent does not take. ErrorConfig: as the constructor.
+        """
+        settings = {name: getattr(self, name) for name in _SETTINGS} | {"tools": self.tools} | changes
+        name = settings.pop("name", self.name)
+        copy: Agent[Any] = Agent(name, **settings)
+        copy._validators = list(self._validators)
+        return copy
+
+    # ---- tools and validators ---------------------------------------------------------------------------------
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The tools, in order of registration."""
+        return list(self._tools.values())
+
+    @property
+    def tools_map(self) -> dict[str, Tool]:
+        """The tools by name; a copy."""
+        return dict(self._tools)
+
+    @property
+    def output_validators(self) -> list[Callable[[Any, Any], Any]]:
+        """The validators, in order of registration; a copy."""
+        return list(self._validators)
+
+    def _add_tool(self, item: Tool | Callable[..., Any]) -> Tool:
+        made = item if isinstance(item, Tool) else Tool.from_function(item) if callable(item) else None
+        if made is None:
+            raise ErrorConfig(f"a tool must be a function or a Tool, got {type(item).__name__}: {item!r:.80}")
+        known = self._tools.get(made.name)
+        if known is not None and known is not made and _origin(known) != _origin(made):
+            raise ErrorConfig(f"agent {self.name!r} has another tool named {made.name!r}; give one of them a name=…")
+        self._tools[made.name] = made
+        return made
+
+    @overload
+    def tool(self, fn: Callable[..., Any], /) -> Tool: ...
+    @overload
+    def tool(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        needs_approval: Approval = False,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[..., Any]], Tool]: ...
+    def tool(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        needs_approval: Approval = False,
+        timeout: float | None = None,
+    ) -> Tool | Callable[[Callable[..., Any]], Tool]:
+        """Decorator: makes a function a tool of this agent. Defining it again (a cell run twice) replaces it."""
+        options = tool(name=name, description=description, needs_approval=needs_approval, timeout=timeout)
+
+        def add(function: Callable[..., Any]) -> Tool:
+            return self._add_tool(options(function))
+
+        return add if fn is None else add(fn)
+
+    def output_validator(self, fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Decorator: `fn(ctx, output)` checks or replaces the answer; it raises `Retry` to have it corrected."""
+        if not callable(fn):
+            raise ErrorConfig(f"an output validator must be a function of (ctx, output), got {type(fn).__name__}")
+        same = [known for known in self._validators if _function_origin(known) == _function_origin(fn)]
+        for known in same:
+            self._validators.remove(known)
+        self._validators.append(fn)
+        return fn
+
+    # ---- running ----------------------------------------------------------------------------------------------
+
+    def _spec(
+        self, stream: bool, deps: Any, session_id: str | None, max_cost: float | None, max_turns: int | None
+    ) -> RunSpec:
+        parent = current_run()
+        store = self.store or (parent.store if parent else None) or default_store()
+        return RunSpec(
+            agent_name=self.name,
+            request_model=self.model if isinstance(self.model, str) else str(getattr(self.model, "model_id", None) or "unknown"),
+            resolve=self._resolve,
+            instructions=self.instructions,
+            tools=self.tools_map,
+            output=lambda: None if self.output in (None, str) else OutputSpec(self.output, self.output_mode),
+            validators=tuple(self._validators),
+            retries=self.retries,
+            max_turns=self.max_turns if max_turns is None else _whole("max_turns", max_turns, least=1),
+            max_cost=self.max_cost if max_cost is None else _number("max_cost", max_cost, least=0),
+            memory=self.memory,
+            history=self.history,
+            deps=deps,
+            session_id=session_id,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            timeout=self.timeout,
+            extra=self.extra,
+            stream=stream,
+            store=store,
+        )
+
+    def _resolve(self) -> Model:
+        if self.model is None:
+            raise ErrorConfig(f"agent {self.name!r} has no model; give one, such as model='anthropic/claude-sonnet-4'")
+        if not isinstance(self.model, str):
+            return self.model
+        return resolve_model(self.model, api_key=self.api_key, base_url=self.base_url)
+
+    def events(
+        self,
+        prompt: Content,
+        *,
+        stream: bool = True,
+        deps: Any = None,
+        session_id: str | None = None,
+        max_cost: float | None = None,
+        max_turns: int | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """The typed events of one run, recorded as they pass; the last is AgentEnd, which also carries a failure.
+
+        Args as `run`; `stream` asks the model for text as it is written.
+        """
+        spec = self._spec(stream, deps, session_id, max_cost, max_turns)
+        events = run_events(spec, prompt)
+        return recorded(events, spec.store) if spec.store is not None else events
+
+    async def arun(
+        self,
+        prompt: Content,
+        *,
+        deps: Any = None,
+        session_id: str | None = None,
+        max_cost: float | None = None,
+        max_turns: int | None = None,
+    ) -> Result[OutputT]:
+        """Runs the agent on a prompt, to its final answer.
+
+        Args:
+            prompt: what is asked.
+            deps: anything; tools reach it as `ctx.deps`. Never sent.
+            session_id: the conversation in the agent's memory.
+            max_cost, max_turns: limits of this run, instead of the agent's.
+
+        Raises:
+            ErrorAgent: the run failed; `.result` of the error holds what there is.
+        """
+        events = self.events(
+            prompt, stream=False, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns
+        )
+        end: AgentEnd | None = None
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, AgentEnd):
+                    end = event
+        return _outcome(end)
+
+    def run(
+        self,
+        prompt: Content,
+        *,
+        deps: Any = None,
+        session_id: str | None = None,
+        max_cost: float | None = None,
+        max_turns: int | None = None,
+    ) -> Result[OutputT]:
+        """`arun` for code that is not async: scripts, notebook cells, threads, tools. Ctrl-C stops the run.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread (but for a notebook's own); await `arun` there.
+            ErrorAgent: as `arun`.
+        """
+        check_may_block("await agent.arun(...)")
+        return run_blocking(
+            lambda: self.arun(prompt, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns)
+        )
+
+    def stream(
+        self,
+        prompt: Content,
+        *,
+        deps: Any = None,
+        session_id: str | None = None,
+        max_cost: float | None = None,
+        max_turns: int | None = None,
+    ) -> RunStream[OutputT]:
+        """The events of one run, for `async for` or plain `for`; `.result` afterwards. Arguments as `run`."""
+        return RunStream(
+            lambda: self.events(prompt, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns)
+        )
+
+
+_SETTINGS = (
+    "name", "model", "api_key", "base_url", "instructions", "description", "max_turns", "max_cost", "retries", "output",
+    "output_mode", "memory", "history", "store", "temperature", "max_tokens", "timeout", "extra",
+)  # fmt: skip
+
+
+class RunStream(Generic[OutputT]):
+    """The events of one run as they happen. Iterate it once; leaving early stops the run and closes its connection.
+
+    A failed run ends the iteration by raising its error, after its AgentEnd event.
+    """
+
+    def __init__(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> None:
+        self._begin = begin
+        self._end: AgentEnd | None = None
+
+    @property
+    def result(self) -> Result[OutputT]:
+        """The Result, once the iteration has ended.
+
+        Raises:
+            RuntimeError: it has not ended yet. ErrorAgent: the run failed.
+        """
+        if self._end is None:
+            raise RuntimeError("the run has not ended yet; iterate the stream to its end first")
+        return _outcome(self._end)
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._begin()) as events:
+            async for event in events:
+                if isinstance(event, AgentEnd):
+                    self._end = event
+                yield event
+        _outcome(self._end)
+
+    def __iter__(self) -> Generator[Event, None, None]:
+        check_may_block("async for event in agent.stream(...)")
+        import queue
+
+        pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            error: BaseException | None = None
+            try:
+                async with aclosing(self._begin()) as events:
+                    async for event in events:
+                        pipe.put(event)
+            except BaseException as caught:
+                error = caught
+            pipe.put(error)
+
+        handle = portal().start(pump)
+        try:
+            while isinstance(item := _get(pipe), Event):
+                if isinstance(item, AgentEnd):
+                    self._end = item
+                yield item
+        finally:
+            if not handle.wait(0):
+                handle.cancel()
+                handle.wait(3.0)
+        if item is not None:
+            raise item
+        _outcome(self._end)
+
+
+def _get(pipe: Any) -> Any:
+    """The next item, waited for in slices, so that Ctrl-C gets through on every platform."""
+    import queue
+
+    while True:
+        try:
+            return pipe.get(timeout=0.1)
+        except queue.Empty:
+            continue
+
+
+def _outcome(end: AgentEnd | None) -> Result[Any]:
+    """The result a run ended with, or its error raised."""
+    if end is None:
+        raise ErrorRun("the run ended without a result")
+    if end.error is not None:
+        raise end.error
+    return end.result
+
+
+def _function_origin(function: Any) -> tuple[str, str]:
+    target = getattr(function, "func", function)
+    return getattr(target, "__module__", None) or "", getattr(target, "__qualname__", None) or repr(target)
+
+
+def _origin(item: Tool) -> tuple[str, str]:
+    return _function_origin(item.fn)
+
+
+def _whole(name: str, value: Any, *, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ErrorConfig(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def _number(name: str, value: Any, *, least: float, above: bool = False) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least or (above and value == least):
+        raise ErrorConfig(f"{name} must be a number {'above' if above else 'of at least'} {least:g}, got {value!r}")
+    return value
+
+
+def _like(name: str, value: Any, *methods: str) -> Any:
+    missing = [method for method in methods if value is not None and not callable(getattr(value, method, None))]
+    if missing:
+        raise ErrorConfig(f"{name} must have the methods {', '.join(methods)}; {type(value).__name__} lacks {', '.join(missing)}")
+    return value

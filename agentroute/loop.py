@@ -1,0 +1,561 @@
+"""The loop: one prompt to its final answer, as a stream of typed events. Everything else consumes this.
+
+    turn_start → ask the model → turn_end → run the tools it asked for, side by side → next turn … → agent_end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from .context import Context
+from .errors import (
+    ErrorAgent,
+    ErrorBudget,
+    ErrorConfig,
+    ErrorInterrupted,
+    ErrorMaxTurns,
+    ErrorModelResponse,
+    ErrorModelTimeout,
+    ErrorOutput,
+    ErrorRefused,
+    ErrorRun,
+    ErrorTool,
+    ErrorTruncated,
+    Retry,
+    clean_text,
+)
+from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
+from .message import Content, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
+from .models.base import Model, ask
+from .output import OUTPUT_TOOL, OutputSpec
+from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
+from .result import Result
+from .schema import Invalid
+from .tools import Tool, result_text
+
+__all__ = ["RunSpec", "current_run", "new_run_id", "run_events"]
+
+CLEANUP_S = 2.0
+"""How long cancelled tools may clean up before the run goes on without them."""
+
+
+def new_run_id() -> str:
+    """26 characters; the first ten are the time in milliseconds, so ids sort by time (ULID)."""
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+@dataclass(kw_only=True)
+class RunSpec:
+    """What one run is made of. Built by the Agent; nothing in it changes while the run goes on."""
+
+    agent_name: str
+    request_model: str
+    resolve: Callable[[], Model]
+    instructions: str | None = None
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    output: Callable[[], OutputSpec | None] = lambda: None
+    validators: Sequence[Callable[[Context, Any], Any]] = ()
+    retries: int = 1
+    max_turns: int = 10
+    max_cost: float | None = None
+    memory: Any = None
+    history: Any = None
+    deps: Any = None
+    session_id: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = True
+    store: Any = None
+    """Where the run is recorded; runs started by its tools are recorded there too."""
+    monotonic: Callable[[], float] = time.perf_counter
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    new_id: Callable[[], str] = new_run_id
+
+
+_current: contextvars.ContextVar[tuple[_Run, ToolCallRecord] | None] = contextvars.ContextVar("agentroute_run", default=None)
+
+
+def current_run() -> RunSpec | None:
+    """The spec of the run whose tool is executing here, or None."""
+    current = _current.get()
+    return current[0].spec if current else None
+
+
+async def run_events(spec: RunSpec, prompt: Content) -> AsyncGenerator[Event, None]:
+    """The events of one run; the last is always AgentEnd, also when it failed. See `events.py` for the order.
+
+    A failure is not raised: it is `AgentEnd.error`, with the partial result beside it. When the task is cancelled,
+    AgentEnd still comes, and CancelledError is raised at the next step.
+    """
+    run = _Run(spec, prompt)
+    error: ErrorAgent | None = None
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        async with aclosing(run.steps()) as steps:
+            async for event in steps:
+                yield event
+    except GeneratorExit:
+        await run.finish(ErrorInterrupted("the run was left before its end"))
+        raise
+    except asyncio.CancelledError as caught:
+        cancelled, error = caught, ErrorInterrupted("the run was stopped before its end")
+    except ErrorAgent as caught:
+        error = caught
+    except Exception as caught:  # a user's validator, memory, history policy or model
+        error = ErrorRun(f"{type(caught).__name__}: {caught}")
+        error.__cause__ = caught
+    if not run.started:
+        yield run.start()
+    yield AgentEnd(await run.finish(error), error)
+    if cancelled is not None:
+        raise cancelled
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, spec: RunSpec, prompt: Content) -> None:
+        self.spec = spec
+        self.user = Message("user", prompt)
+        self.parent = _current.get()
+        self.usage = Usage()
+        self.record: Record = Record(
+            RunRecord(
+                run_id=spec.new_id(),
+                started_at=spec.now(),
+                agent_name=spec.agent_name,
+                request_model=spec.request_model,
+                prompt_text=self.user.text,
+                session_id=spec.session_id,
+                parent_run_id=self.parent[0].record.run.run_id if self.parent else None,
+            )
+        )
+        self.transcript: list[Message] = []
+        self.new_from = 0  # where this run's own messages begin
+        self.output: Any = None
+        self.finished = False
+        self.started = False
+        self.retry = 0
+        self.turn = 0
+        self.corrected = False
+        self.retry_of: str | None = None
+        self.memory: Any = None
+        self._began = spec.monotonic()
+        self._lock = threading.Lock()  # a tool's own runs may end in other threads
+
+    # ---- the run ----------------------------------------------------------------------------------------------
+
+    async def steps(self) -> AsyncGenerator[Event, None]:
+        """Everything but the last event; raises what goes wrong."""
+        await self._prepare()
+        yield self.start()
+        for self.turn in itertools.count(1):
+            self._check_limits()
+            yield TurnStart(self.turn)
+            async with aclosing(self._ask()) as asking:
+                async for event in asking:
+                    yield event
+            response = self.response
+            calls = [ToolCall.from_wire(call) for call in response.tool_calls]
+            self._check_usable(response, calls)
+            if await self._is_final(response, calls):
+                self._check_spent()
+                return
+            if not calls or self.corrected:
+                continue
+            async with aclosing(self._run_tools(calls)) as running:
+                async for event in running:
+                    yield event
+
+    async def _prepare(self) -> None:
+        spec = self.spec
+        self.transcript = [self.user]
+        if not self.user.content or not (self.user.text.strip() or isinstance(self.user.content, list)):
+            raise ErrorConfig("the prompt is empty; give the model something to answer")
+        self.model = spec.resolve()
+        self.output_spec = spec.output()
+        self.tool_definitions = [tool.to_wire() for tool in spec.tools.values()]
+        self.memory = spec.memory
+        if self.memory is not None and spec.session_id is not None and hasattr(self.memory, "session"):
+            self.memory = self.memory.session(spec.session_id)
+        instructions = [text for text in (spec.instructions, self.output_spec and self.output_spec.instructions()) if text]
+        head = [Message("system", "\n\n".join(instructions))] if instructions else []
+        earlier = await self.memory.get_messages() if self.memory is not None else []
+        self.transcript = [*head, *earlier, self.user]
+        self.new_from = len(self.transcript) - 1
+
+    def start(self) -> AgentStart:
+        self.started = True
+        self.record.messages = []
+        return AgentStart(self.record.run, self._keep(self.transcript), self.record)
+
+    def _keep(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Adds messages to the record; their wire forms."""
+        wires = [message.to_dict() for message in messages]
+        records, run_id = self.record.messages, self.record.run.run_id
+        for wire in wires:
+            records.append(MessageRecord.of(run_id, len(records), wire))
+        return wires
+
+    def _say(self, *messages: Message) -> list[dict[str, Any]]:
+        """Adds messages to the conversation and to the record."""
+        self.transcript.extend(messages)
+        return self._keep(messages)
+
+    # ---- limits -----------------------------------------------------------------------------------------------
+
+    def _check_limits(self) -> None:
+        """Raises what forbids another request."""
+        if self.turn > self.spec.max_turns:
+            raise ErrorMaxTurns(turn=self.turn, limit=self.spec.max_turns)
+        self._check_spent()
+        limit = self.spec.max_cost
+        if limit is None:
+            return
+        if self.usage.unknown_cost_calls:
+            hint = f"{self.spec.request_model} reports no cost, so max_cost cannot be kept; run it without max_cost"
+            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint=hint)
+        if self.turn > 1 and self.usage.total_cost_usd >= limit > 0:
+            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint="nothing is left for another model call")
+
+    def _check_spent(self) -> None:
+        limit = self.spec.max_cost
+        if limit is not None and self.usage.total_cost_usd > limit:
+            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint="the answer so far is in .result")
+
+    def _check_usable(self, response: LLMResponse, calls: Sequence[ToolCall]) -> None:
+        if response.refusal:
+            raise ErrorRefused(f"the model refused: {response.refusal}", reason="refusal")
+        if response.finish_reason == "content_filter":
+            raise ErrorRefused("a content filter of the provider stopped the answer", reason="content_filter")
+        if response.finish_reason == "length" and (calls or self.output_spec is not None):
+            what = "tool call" if calls else "answer"
+            partial = calls[-1].arguments_text if calls else response.content or ""
+            raise ErrorTruncated(f"the {what} was cut off at max_tokens and is not used; raise max_tokens", partial=partial)
+
+    # ---- one model call ---------------------------------------------------------------------------------------
+
+    async def _request(self) -> LLMRequest:
+        spec = self.spec
+        sent = self.transcript
+        if spec.history is not None:
+            sent = await spec.history.compact(list(self.transcript))
+            if not sent:
+                raise ErrorConfig(f"the history policy {type(spec.history).__name__} left no message to send")
+        model_id = getattr(self.model, "model_id", None)
+        request = LLMRequest(
+            model=model_id if isinstance(model_id, str) else spec.request_model,
+            messages=list(sent),
+            tools=self.tool_definitions or None,
+            temperature=spec.temperature,
+            max_tokens=spec.max_tokens,
+            extra=dict(spec.extra),
+            timeout=spec.timeout,
+        )
+        if self.output_spec is not None:
+            self.output_spec.extend(request)
+        return request
+
+    async def _ask(self) -> AsyncGenerator[Event, None]:
+        """One model call: its deltas, then TurnEnd; the answer is then in `self.response`."""
+        spec, turn = self.spec, self.turn
+        request = await self._request()
+        record = TurnRecord(
+            run_id=self.record.run.run_id, turn_index=turn, started_at=spec.now(), request_model=request.model
+        )
+        self.record.turns.append(record)
+        self.record.run.n_turns += 1
+        began = spec.monotonic()
+        text: list[str] = []
+        response: LLMResponse | None = None
+        failure: ErrorAgent | None = None
+        try:
+            async with aclosing(ask(self.model, request, stream=spec.stream)) as chunks:
+                async for chunk in chunks:
+                    if chunk.response is not None:
+                        response = chunk.response
+                        break
+                    if record.time_to_first_chunk_s is None:
+                        record.time_to_first_chunk_s = spec.monotonic() - began
+                    if chunk.delta:
+                        text.append(chunk.delta)
+                        yield TextDelta(chunk.delta, turn)
+                    elif chunk.reasoning_delta:
+                        yield ReasoningDelta(chunk.reasoning_delta, turn)
+        except ErrorAgent as error:
+            failure = error
+            self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
+        except BaseException as error:
+            self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
+            raise
+        if failure is not None:
+            yield TurnEnd(record, "".join(text), [], self.record.run)
+            raise failure
+        assert response is not None
+        record.duration_s = spec.monotonic() - began
+        self._count(record, TurnUsage.from_wire(response.usage))
+        record.response_model = response.model
+        record.response_id = response.id
+        record.finish_reason = response.finish_reason
+        self.response = response
+        self.corrected = False
+        messages = self._say(_echo(response))
+        yield TurnEnd(record, response.content or "", messages, self.record.run)
+
+    def _turn_failed(self, record: TurnRecord, error: BaseException, duration_s: float, text: str) -> None:
+        record.duration_s = duration_s
+        record.error_type = "ErrorInterrupted" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
+        if not isinstance(error, ErrorAgent) or isinstance(error, ErrorModelResponse | ErrorModelTimeout):
+            self._count(record, TurnUsage())  # the request was sent, so it may be charged for; nobody said how much
+        if text:
+            self._say(Message("assistant", text))
+
+    def _count(self, record: TurnRecord, used: TurnUsage) -> None:
+        record.input_tokens, record.output_tokens = used.input_tokens, used.output_tokens
+        record.cached_input_tokens, record.reasoning_tokens = used.cached_input_tokens, used.reasoning_tokens
+        record.cost_usd = None if used.cost_usd is None else float(used.cost_usd)
+        with self._lock:
+            self.usage.add_turn(used)
+        run = self.record.run
+        run.input_tokens = _plus(run.input_tokens, used.input_tokens)
+        run.output_tokens = _plus(run.output_tokens, used.output_tokens)
+        run.cached_input_tokens = _plus(run.cached_input_tokens, used.cached_input_tokens)
+        run.reasoning_tokens = _plus(run.reasoning_tokens, used.reasoning_tokens)
+        if used.cost_usd is not None:
+            run.cost_usd = float(sum(turn.cost_usd or 0 for turn in self.record.turns))
+
+    # ---- the final answer -------------------------------------------------------------------------------------
+
+    async def _is_final(self, response: LLMResponse, calls: Sequence[ToolCall]) -> bool:
+        """Whether this response ends the run; then `self.output` is set. A wrong answer is sent back instead."""
+        if self.output_spec is None:
+            if calls:
+                return False
+            text: Any = response.content or ""
+            problem = await self._accept(text)
+            raw = text
+        else:
+            answer = self.output_spec.answer_in(response, calls)
+            if answer is None:
+                return False
+            raw = answer
+            try:
+                value = self.output_spec.parse(answer)
+            except Invalid as error:
+                problem = str(error)
+            else:
+                problem = await self._accept(value)
+        if problem is None:
+            if calls:  # the answer came as a tool call; what is kept is an answer, not a call without a result
+                self._replace_last(Message("assistant", raw, extra=self.transcript[-1].extra))
+            return True
+        self._correct(problem, calls, raw)
+        return False
+
+    async def _accept(self, value: Any) -> str | None:
+        """Runs the validators in order; what the model should be told, or None when the value stands."""
+        for validator in self.spec.validators:
+            try:
+                changed = validator(self._context(), value)
+                if asyncio.iscoroutine(changed):
+                    changed = await changed
+                if changed is not None and changed is not value:
+                    value = self.output_spec.check(changed) if self.output_spec is not None else changed
+            except (Retry, Invalid) as error:
+                return str(error)
+        self.output, self.finished = value, True
+        return None
+
+    def _correct(self, problem: str, calls: Sequence[ToolCall], raw: str) -> None:
+        """Tells the model what was wrong with its answer, within `retries`."""
+        self.retry += 1
+        if self.retry > self.spec.retries:
+            tries = f"{self.retry} answers, retries={self.spec.retries}"
+            raise ErrorOutput(f"no answer of the type asked for ({tries}); the last problem: {problem}", raw=raw)
+        self.corrected = True
+        text = self.output_spec.correction(problem) if self.output_spec is not None else problem
+        if not calls:
+            self._say(Message("user", text))
+            return
+        for call in calls:
+            told = text if call.name == OUTPUT_TOOL else "Not run: the final answer came in the same turn."
+            self._say(Message("tool", told, tool_call_id=call.id, name=call.name))
+
+    def _replace_last(self, message: Message) -> None:
+        self.transcript[-1] = message
+        self.record.messages.pop()
+        self._keep([message])
+
+    # ---- tools ------------------------------------------------------------------------------------------------
+
+    async def _run_tools(self, calls: Sequence[ToolCall]) -> AsyncGenerator[Event, None]:
+        """Runs one turn's calls side by side. Ends are reported as they come; the model is told in call order."""
+        told: dict[int, Message] = {}
+        self.retry_of = None
+        tasks: dict[asyncio.Task[Message], int] = {}
+        records: list[ToolCallRecord] = []
+        try:
+            for index, call in enumerate(calls):
+                record = ToolCallRecord(
+                    run_id=self.record.run.run_id,
+                    turn_index=self.turn,
+                    call_index=index + 1,
+                    tool_call_id=call.id,
+                    tool_name=call.name,
+                    arguments_text=call.arguments_text,
+                    started_at=self.spec.now(),
+                )
+                records.append(record)
+                self.record.tool_calls.append(record)
+                self.record.run.n_tool_calls += 1
+                yield ToolCallStart(record)
+            for index, (call, record) in enumerate(zip(calls, records, strict=True)):
+                context = contextvars.copy_context()
+                context.run(_current.set, (self, record))
+                tasks[asyncio.create_task(self._call_tool(call, record), context=context)] = index
+            waiting = set(tasks)
+            while waiting:
+                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(ended, key=tasks.__getitem__):
+                    index = tasks[task]
+                    told[index] = task.result()
+                    yield ToolCallEnd(records[index], told[index].to_dict())
+            self._say(*(told[index] for index in range(len(calls))))
+        finally:
+            if left := [task for task in tasks if not task.done()]:
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=CLEANUP_S)
+        if self.retry_of is not None:
+            self.retry += 1
+            if self.retry > self.spec.retries:
+                problem = f"tool {self.retry_of!r} asked for correction no. {self.retry}; retries={self.spec.retries} allows no more"
+                raise ErrorTool(problem, tool_name=self.retry_of)
+
+    async def _call_tool(self, call: ToolCall, record: ToolCallRecord) -> Message:
+        """Runs one call; every way it can go wrong becomes words for the model, but for the run being stopped."""
+        began = self.spec.monotonic()
+        tool = self.spec.tools.get(call.name)
+        try:
+            if tool is None:
+                known = ", ".join(sorted(self.spec.tools)) or "none"
+                text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
+            else:
+                value = await tool.invoke(tool.parse(call.arguments_text), ctx=self._context())
+                text, record.status = result_text(value), "ok"
+        except Invalid as error:
+            text, record.error_type = f"The arguments do not fit:\n{error}\nCall {call.name} again, corrected.", "InvalidArguments"
+        except Retry as error:
+            text, record.error_type = error.message, "Retry"
+            self.retry_of = call.name
+        except TimeoutError as error:
+            limit = tool.timeout if tool else None
+            text = f"Error: {error}" if str(error) or limit is None else f"Error: {call.name} took longer than {limit:g} s and was stopped."
+            record.error_type = "TimeoutError"
+        except KeyboardInterrupt:
+            raise ErrorInterrupted(f"tool {call.name!r} was interrupted") from None
+        except (Exception, SystemExit) as error:
+            text, record.error_type = f"Error: {type(error).__name__}: {_words(error)}", type(error).__name__
+        if record.status != "ok":
+            record.status = "error"
+        finally_text = clean_text(text) if record.status == "error" else text
+        record.result_text = finally_text
+        record.duration_s = self.spec.monotonic() - began
+        return Message("tool", finally_text, tool_call_id=call.id, name=call.name)
+
+    def _context(self) -> Context:
+        spec = self.spec
+        return Context.of_run(
+            transcript=self.transcript, usage=self.usage, deps=spec.deps, retry=self.retry, step=self.turn,
+            session_id=spec.session_id, memory=self.memory, run_id=self.record.run.run_id, agent_name=spec.agent_name,
+        )  # fmt: skip
+
+    def add_child(self, usage: Usage, record: ToolCallRecord) -> None:
+        """Counts a run that one of this run's tools made."""
+        with self._lock:
+            self.usage.add(usage)
+            if usage.cost_usd is not None:
+                record.cost_usd = (record.cost_usd or 0.0) + usage.cost_usd
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    async def finish(self, error: ErrorAgent | None) -> Result[Any]:
+        """Fills in the record, hands the conversation to the memory, and makes the (partial) Result."""
+        if not self.record.messages:
+            self._keep(self.transcript)
+        if self.memory is not None:
+            try:
+                await self.memory.add_messages(self._memorable())
+            except Exception as problem:
+                warnings.warn(f"the conversation could not be added to the memory: {problem}", RuntimeWarning, stacklevel=2)
+        run = self.record.run
+        run.duration_s = self.spec.monotonic() - self._began
+        interrupted = isinstance(error, ErrorInterrupted)
+        run.status = "ok" if error is None else "interrupted" if interrupted else "error"
+        if self.finished:
+            run.output_text = self.output if isinstance(self.output, str) else result_text(self.output)
+        if error is not None:
+            run.error_type, run.error_text = type(error).__name__, str(error)
+        if self.parent is not None:
+            self.parent[0].add_child(self.usage, self.parent[1])
+        messages = [message.to_dict() for message in self.transcript]
+        result = Result(self.output, self.usage, messages, interrupted=interrupted, record=self.record)
+        if error is not None:
+            error.result = result
+        return result
+
+    def _memorable(self) -> list[Message]:
+        """This run's own messages; of a failed run those up to the last complete exchange, so that the next request is valid."""
+        own = self.transcript[self.new_from :]
+        if self.finished:
+            return own
+        answered = {message.tool_call_id for message in own if message.role == "tool"}
+        kept: list[Message] = []
+        for message in own:
+            if message.tool_calls and not all(call.get("id") in answered for call in message.tool_calls):
+                break
+            kept.append(message)
+        while len(kept) > 1 and kept[-1].role == "user":  # a correction that was never answered
+            kept.pop()
+        return kept
+
+
+def _plus(total: int | None, more: int | None) -> int | None:
+    return total if more is None else (total or 0) + more
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(no readable message)"
+
+
+def _echo(response: LLMResponse) -> Message:
+    """The assistant message to send back: arguments that are no JSON object become `{}`, or servers refuse them."""
+    message = response.to_message()
+    for position, wire in enumerate(message.tool_calls or []):
+        call = ToolCall.from_wire(wire)
+        try:
+            usable = isinstance(json.loads(call.arguments_text), dict)
+        except (ValueError, RecursionError):
+            usable = False
+        if not usable or not isinstance(wire.get("function", {}).get("arguments"), str):
+            arguments = call.arguments_text if usable else "{}"
+            message.tool_calls[position] = {**wire, "function": {"name": call.name, "arguments": arguments}}  # type: ignore[index]
+    return message

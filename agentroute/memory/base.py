@@ -1,0 +1,69 @@
+"""The memory protocol, and the rules every memory here keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from ..errors import ErrorConfig
+from ..message import Message
+
+__all__ = ["MemoryProto", "check_fact", "check_messages", "check_session", "whole"]
+
+
+@runtime_checkable
+class MemoryProto(Protocol):
+    """One conversation, and facts beside it. All methods are coroutines, callable from any event loop."""
+
+    async def get_messages(self, limit: int | None = None) -> list[Message]:
+        """The conversation, oldest first; at most its last `limit` messages, never beginning with a tool result."""
+        ...
+
+    async def add_messages(self, messages: list[Message]) -> None:
+        """Adds to the end; all of them or none."""
+        ...
+
+    async def clear_messages(self) -> None:
+        """Forgets the conversation; facts stay."""
+        ...
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keeps a fact; an earlier one of the same key is replaced."""
+        ...
+
+    async def recall(self, query: str, limit: int = 10) -> list[str]:
+        """Values of the facts that share words with `query`, best first; of all facts when it is blank."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Drops a fact; an unknown key is no error."""
+        ...
+
+
+def check_fact(key: Any, value: Any) -> None:
+    """Raises ErrorConfig for what no memory can give back as it was."""
+    for name, text in (("key", key), ("value", value)):
+        if not isinstance(text, str):
+            raise ErrorConfig(f"remember() takes a str as {name}, not {type(text).__name__}; convert it, for example with json.dumps")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ErrorConfig(f"remember() was given a {name} with half a character (a lone surrogate); leave it out") from None
+
+
+def check_messages(messages: Any) -> None:
+    for message in messages:
+        if not isinstance(message, Message):
+            raise ErrorConfig(f"add_messages() takes Message objects, not {type(message).__name__}; use Message.from_dict")
+
+
+def check_session(session_id: Any) -> None:
+    if session_id is not None and (not isinstance(session_id, str) or not session_id):
+        # An empty id is a mistake upstream, and would put all such users into one conversation.
+        raise ErrorConfig(f"session_id must be a str that is not empty, or None, not {session_id!r}")
+
+
+def whole(messages: Sequence[Message]) -> list[Message]:
+    """The messages from the first that is no tool result: cut off from its call, a result is refused by providers."""
+    start = next((index for index, message in enumerate(messages) if message.role != "tool"), len(messages))
+    return list(messages[start:])

@@ -1,0 +1,108 @@
+"""The model protocol, and the fold of a stream into a response.
+
+A model is anything with `complete`, `complete_stream` and `close`. The contract, which one test runs over every model
+and every layer (`agentroute.testing.check_model`):
+
+1. `complete(request)` and `complete_stream(request)` give equal responses for the same answer, and the text deltas
+   joined equal the response's text. The last chunk of a stream has `done=True` and carries the response.
+2. An error is raised before the first chunk or ends the stream; it is an ErrorAgent. A stream that ends with neither
+   a finish reason nor `[DONE]` is an error, and its half-received tool calls never run.
+3. Closing the iterator early closes the connection.
+4. One object serves many requests at once, from any event loop.
+5. What the provider wants echoed (reasoning, signatures) comes back unchanged with the next request.
+
+A layer (replay, retry, budget, fallback, prompted tools) is a model around a model: it writes `complete_stream`, and
+`complete` is its fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from inspect import isawaitable
+from typing import Any, Protocol, runtime_checkable
+
+from ..errors import ErrorModelResponse
+from ..message import LLMChunk, LLMRequest, LLMResponse
+
+__all__ = ["Model", "ask", "chunks_of", "completed", "fold"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Something that answers requests. `complete_stream` is an async generator function, called without await."""
+
+    async def complete(self, request: LLMRequest) -> LLMResponse: ...
+
+    def complete_stream(self, request: LLMRequest) -> AsyncIterator[LLMChunk]: ...
+
+    async def close(self) -> None: ...
+
+
+async def completed(model: Model, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
+    """The model's stream, up to its last chunk, which is sure to carry a response.
+
+    A custom model may leave the response out; then it is put together from the deltas.
+
+    Raises:
+        ErrorModelResponse: the stream ended without a last chunk.
+    """
+    chunks = model.complete_stream(request)
+    if isawaitable(chunks):  # written as a coroutine that returns the iterator
+        chunks = await chunks
+    text: list[str] = []
+    calls: list[dict[str, Any]] = []
+    try:
+        async for chunk in chunks:
+            if not chunk.done:
+                if chunk.delta:
+                    text.append(chunk.delta)
+                if chunk.tool_call_delta:
+                    calls.append(chunk.tool_call_delta)
+                yield chunk
+                continue
+            if chunk.response is None:
+                finish = "tool_calls" if calls else "stop"
+                chunk = replace(chunk, response=LLMResponse("".join(text) or None, calls, finish_reason=finish))
+            yield chunk
+            return
+        raise ErrorModelResponse("the model's stream ended without a last chunk", partial="".join(text))
+    finally:
+        if (aclose := getattr(chunks, "aclose", None)) is not None:
+            await aclose()
+
+
+async def fold(model: Model, request: LLMRequest) -> LLMResponse:
+    """The response the model's stream ends with: `complete` written as `complete_stream`."""
+    async with aclosing(completed(model, request)) as chunks:
+        async for chunk in chunks:
+            if chunk.response is not None:
+                return chunk.response
+    raise AssertionError("completed() ends with a response or an error")
+
+
+def chunks_of(response: LLMResponse) -> list[LLMChunk]:
+    """A response as the shortest stream that folds to it."""
+    chunks = []
+    if response.reasoning:
+        chunks.append(LLMChunk(reasoning_delta=response.reasoning))
+    if response.content:
+        chunks.append(LLMChunk(delta=response.content))
+    return [*chunks, LLMChunk(done=True, response=response)]
+
+
+async def ask(model: Model, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
+    """Chunks of the model's answer; one chunk when `stream` is false or the model cannot stream."""
+    if stream:
+        started = False
+        try:
+            async with aclosing(completed(model, request)) as chunks:
+                async for chunk in chunks:
+                    started = True
+                    yield chunk
+            return
+        except NotImplementedError:
+            if started:
+                raise
+    yield LLMChunk(done=True, response=await model.complete(request))

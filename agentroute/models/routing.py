@@ -1,0 +1,119 @@
+"""Which model string goes where."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from ..config import Config, Secret
+from ..errors import ErrorConfig
+from .base import Model
+from .cloud import ModelCloud
+
+__all__ = ["resolve_model"]
+
+OPENROUTER = "https://openrouter.ai/api/v1"
+
+VENDORS = {
+    "claude": "anthropic",
+    "gpt": "openai",
+    "o1": "openai",
+    "o3": "openai",
+    "o4": "openai",
+    "gemini": "google",
+    "llama": "meta-llama",
+    "deepseek": "deepseek",
+    "mistral": "mistralai",
+}
+"""Vendor of a bare model name, by how the name begins."""
+
+
+def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: str | None = None) -> Model:
+    """The model a string stands for. First match wins:
+
+    | string | goes to |
+    |---|---|
+    | `http://…`, `https://…` | that endpoint; the last path segment is the model id (all of it with `base_url`) |
+    | `ollama/NAME` | Ollama at OLLAMA_HOST or localhost:11434, no key |
+    | `local/NAME`, `local/PATH.gguf` | llama.cpp on this machine, no key |
+    | anything else with `base_url` | that endpoint, the string as the model id |
+    | anything else | OpenRouter; a name without a vendor gets the one it begins like (`claude…` is anthropic) |
+
+    The key for OpenRouter is `api_key`, else AGENTROUTE_API_KEY, OPENROUTER_API_KEY, ~/.agentroute/config. A key from
+    the environment goes to OpenRouter only, never to another endpoint.
+
+    Raises:
+        ErrorConfig: the string is empty or malformed, or OpenRouter has no key.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ErrorConfig(f"expected a model string such as 'anthropic/claude-sonnet-4', got {model!r}")
+    model = model.strip()
+    lowered = model.lower()
+    if lowered.startswith(("http://", "https://")):
+        endpoint, model_id = _split_url(model)
+        return ModelCloud(model_id=model_id, base_url=_checked(base_url) if base_url else endpoint, api_key=api_key)
+    if lowered.startswith("ollama/"):
+        name = model[len("ollama/") :]
+        if not name:
+            raise ErrorConfig("'ollama/' names no model; write ollama/NAME, such as ollama/llama3.1")
+        return ModelCloud(model_id=name, base_url=_checked(base_url) if base_url else _ollama(), api_key=api_key or "ollama", free=True)
+    if lowered.startswith("local/"):
+        from .local import resolve_local
+
+        return resolve_local(model)
+    if base_url:
+        return ModelCloud(model_id=model, base_url=_checked(base_url), api_key=api_key)
+    key = api_key if api_key is not None else Config().api_key()
+    if not key:
+        raise ErrorConfig(
+            f"no API key for {model!r}: set AGENTROUTE_API_KEY (or OPENROUTER_API_KEY), run `agentroute login`, or pass "
+            "api_key=; models that need none: ollama/NAME, local/smollm2"
+        )
+    return ModelCloud(model_id=_with_vendor(model), base_url=Config().base_url() or OPENROUTER, api_key=key)
+
+
+def _with_vendor(model: str) -> str:
+    if "/" in model:
+        return model
+    vendor = next((vendor for prefix, vendor in VENDORS.items() if model.lower().startswith(prefix)), None)
+    return f"{vendor}/{model}" if vendor else model
+
+
+def _checked(url: str) -> str:
+    """A base URL without its trailing slash, or an ErrorConfig that says what is wrong with it."""
+    problem = ""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        problem = str(error)
+    else:
+        if parts.scheme.lower() not in ("http", "https"):
+            problem = "it must begin with http:// or https://"
+        elif not parts.hostname:
+            problem = "it names no host"
+        elif any(character.isspace() for character in url):
+            problem = "it holds white space"
+    if problem:
+        raise ErrorConfig(f"not a usable endpoint: {problem}; give one like https://host/v1")
+    return url.rstrip("/")
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    _checked(url)
+    endpoint, _, model_id = url.rpartition("/")
+    if endpoint.endswith(":/") or not model_id:
+        raise ErrorConfig("a URL as model ends in the model id: https://host/v1/MODEL; an id with slashes goes with base_url=")
+    return endpoint, model_id
+
+
+def _ollama() -> str:
+    host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
+    if not host:
+        return "http://localhost:11434/v1"
+    if "://" not in host:
+        host = f"http://{host}"
+    parts = urlsplit(host)
+    name = "localhost" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
+    name = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{name}:{parts.port or 11434}/v1"

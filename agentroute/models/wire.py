@@ -1,0 +1,445 @@
+"""Between our values and the chat-completions protocol: pure conversions, no I/O.
+
+Providers differ from the protocol's letter in many ways; what is read here is read so that none of the known ways
+loses an answer, invents one, or raises anything but an ErrorAgent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import (
+    ErrorModel,
+    ErrorModelCredit,
+    ErrorModelKey,
+    ErrorModelRateLimit,
+    ErrorModelRequest,
+    ErrorModelResponse,
+    ErrorModelServer,
+    ErrorModelTimeout,
+)
+from ..message import LLMChunk, LLMRequest, LLMResponse, Message, text_of
+
+__all__ = ["StreamFold", "error_of", "error_of_payload", "request_body", "response_of"]
+
+ECHOED = ("reasoning_details", "reasoning_content", "reasoning")
+"""Fields of an assistant message that providers want back unchanged in tool loops."""
+
+
+# ---- request ------------------------------------------------------------------------------------------------------
+
+
+def request_body(request: LLMRequest, *, stream: bool) -> bytes:
+    """The JSON body of a request. Empty lists and nulls are left out: several providers refuse them."""
+    body: dict[str, Any] = {"model": request.model}
+    if request.tools:
+        body["tools"] = request.tools
+        if request.tool_choice:
+            body["tool_choice"] = request.tool_choice
+    if request.response_format:
+        body["response_format"] = request.response_format
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    body.update(request.extra)
+    head = _encode(body)
+    if "messages" in request.extra:
+        return head
+    return head[:-1] + b',"messages":[' + b",".join([_encode_message(message) for message in request.messages]) + b"]}"
+
+
+def _encode(value: Any) -> bytes:
+    # A lone surrogate (half of an emoji, say) cannot be sent as UTF-8; it goes out as a question mark.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _encode_message(message: Message) -> bytes:
+    wire = message.to_dict()
+    if message.role == "assistant" and not wire.get("content"):
+        wire["content"] = None if message.tool_calls else ""
+    elif message.role == "tool":
+        wire["content"] = text_of(message.content) or "(no output)"
+    return _encode(wire)
+
+
+# ---- response -----------------------------------------------------------------------------------------------------
+
+
+def response_of(payload: Any) -> LLMResponse:
+    """The response in a completion object.
+
+    Raises:
+        ErrorModelResponse: it holds no answer.
+        ErrorModel: it holds an error instead (some providers send those with status 200).
+    """
+    if not isinstance(payload, Mapping):
+        raise ErrorModelResponse(f"the provider sent {_kind(payload)} where a completion object was expected")
+    if payload.get("error"):
+        raise error_of_payload(payload)
+    choices = payload.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping):
+        raise ErrorModelResponse("the provider sent no answer (no choices)", body=_encode(dict(payload)).decode())
+    if choice.get("error"):
+        raise error_of_payload(choice)
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise ErrorModelResponse("the provider sent no answer (a choice without a message)", body=_encode(dict(payload)).decode())
+    finish = choice.get("finish_reason")
+    response = LLMResponse(
+        content=_text(message.get("content")),
+        tool_calls=_tool_calls(message.get("tool_calls")),
+        usage=_usage(payload.get("usage")),
+        model=_string(payload.get("model")),
+        finish_reason=finish if isinstance(finish, str) and finish else None,
+        reasoning=_string(message.get("reasoning")) or _string(message.get("reasoning_content")),
+        refusal=_string(message.get("refusal")),
+        id=_string(payload.get("id")),
+        extra={name: message[name] for name in ECHOED if message.get(name)},
+    )
+    return _finished(response)
+
+
+def _finished(response: LLMResponse) -> LLMResponse:
+    """The response with its finish reason made consistent; some say `stop` and call tools all the same."""
+    if response.finish_reason == "error":
+        raise ErrorModelServer("the provider broke off its answer (finish_reason 'error')")
+    if response.tool_calls and response.finish_reason in (None, "stop", "function_call"):
+        response.finish_reason = "tool_calls"
+    elif response.finish_reason is None:
+        response.finish_reason = "stop"
+    return response
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _text(content: Any) -> str | None:
+    return None if content is None or content == "" else text_of(content)
+
+
+def _usage(usage: Any) -> dict[str, Any]:
+    return dict(usage) if isinstance(usage, Mapping) else {}
+
+
+def _arguments(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value.strip() not in ("", "null") else "{}"
+    return "{}" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _new_id(index: int, taken: set[str]) -> str:
+    """Nine letters and digits, a form every provider accepts; the same answer always gets the same one."""
+    while (call_id := f"call{index:05d}") in taken:
+        index += 1
+    return call_id
+
+
+def _tool_calls(calls: Any) -> list[dict[str, Any]]:
+    """Wire tool calls with an id each, ids made unique; entries that name no function are left out."""
+    result: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for index, call in enumerate(calls if isinstance(calls, list) else []):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(name, str) or not name:
+            continue
+        call_id = call.get("id")
+        if not isinstance(call_id, str) or not call_id or call_id in taken:
+            call_id = _new_id(index, taken)
+        taken.add(call_id)
+        clean = {
+            "id": call_id,
+            "type": "function",
+            "function": {"name": name, "arguments": _arguments(function.get("arguments"))},
+        }
+        if call.get("extra_content"):  # carries a signature that must come back (Gemini)
+            clean["extra_content"] = call["extra_content"]
+        result.append(clean)
+    return result
+
+
+# ---- stream -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Slot:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    extra_content: Any = None
+
+
+@dataclass
+class StreamFold:
+    """Collects completion chunks: `add` gives the chunk's deltas, `finish` the response they add up to."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    done: bool = False
+    finish_reason: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    id: str | None = None
+    _slots: list[_Slot] = field(default_factory=list)
+    _by_index: dict[int, _Slot] = field(default_factory=dict)
+    _echo: dict[str, Any] = field(default_factory=dict)
+
+    def add_data(self, data: str) -> list[LLMChunk]:
+        """The deltas of one event's data; `[DONE]` ends the answer.
+
+        Raises:
+            ErrorModel: the event carries an error, or nothing readable.
+        """
+        if self.done:
+            return []  # nothing after [DONE] counts
+        data = data.strip()
+        if data == "[DONE]":
+            self.done = True
+            return []
+        if not data:
+            return []
+        payloads = _payloads(data)
+        return [chunk for payload in payloads for chunk in self.add(payload)]
+
+    def add(self, payload: Any) -> list[LLMChunk]:
+        if not isinstance(payload, Mapping):
+            raise ErrorModelResponse(f"the provider streamed {_kind(payload)} where a chunk was expected", partial="".join(self.text))
+        if payload.get("error"):
+            raise error_of_payload(payload)
+        self.model = _string(payload.get("model")) or self.model
+        self.id = _string(payload.get("id")) or self.id
+        if isinstance(payload.get("usage"), Mapping):
+            self.usage = dict(payload["usage"])  # replaces: some send running totals on every chunk
+        choices = payload.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, Mapping):
+            return []
+        if choice.get("error"):
+            raise error_of_payload(choice)
+        if isinstance(choice.get("usage"), Mapping):
+            self.usage = dict(choice["usage"])
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str) and finish:
+            self.finish_reason = finish
+        delta = choice.get("delta")
+        if not isinstance(delta, Mapping):
+            delta = choice.get("message")
+        return self._add_delta(delta) if isinstance(delta, Mapping) else []
+
+    def _add_delta(self, delta: Mapping[str, Any]) -> list[LLMChunk]:
+        chunks: list[LLMChunk] = []
+        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
+        if isinstance(reasoning, str) and reasoning:
+            self.reasoning.append(reasoning)
+            chunks.append(LLMChunk(reasoning_delta=reasoning))
+        self._add_echo(delta)
+        if (content := delta.get("content")) and (text := text_of(content)):
+            self.text.append(text)
+            chunks.append(LLMChunk(delta=text))
+        if isinstance(delta.get("refusal"), str):
+            self.refusal.append(delta["refusal"])
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else []:
+            if isinstance(call, Mapping):
+                self._add_call(call)
+                chunks.append(LLMChunk(tool_call_delta=dict(call)))
+        return chunks
+
+    def _add_echo(self, delta: Mapping[str, Any]) -> None:
+        for name in ("reasoning", "reasoning_content"):
+            if isinstance(delta.get(name), str) and delta[name]:
+                self._echo[name] = self._echo.get(name, "") + delta[name]
+        details = delta.get("reasoning_details")
+        for item in details if isinstance(details, list) else []:
+            merged: list[Any] = self._echo.setdefault("reasoning_details", [])
+            last = merged[-1] if merged else None
+            if not (isinstance(item, Mapping) and isinstance(last, dict) and _same_detail(last, item)):
+                merged.append(dict(item) if isinstance(item, Mapping) else item)
+                continue
+            for key, value in item.items():
+                if key in ("text", "summary", "data") and isinstance(value, str):
+                    last[key] = (last.get(key) or "") + value
+                elif value is not None:
+                    last[key] = value
+
+    def _add_call(self, call: Mapping[str, Any]) -> None:
+        function = call.get("function")
+        function = function if isinstance(function, Mapping) else {}
+        call_id, name, arguments = _string(call.get("id")) or "", _string(function.get("name")) or "", function.get("arguments")
+        slot = self._slot(call.get("index"), call_id, name)
+        slot.id = slot.id or call_id
+        slot.name = slot.name or name  # a repeated name is not appended
+        slot.extra_content = call.get("extra_content") or slot.extra_content
+        if isinstance(arguments, str):
+            slot.arguments += arguments
+        elif arguments is not None:
+            slot.arguments += json.dumps(arguments, ensure_ascii=False)
+
+    def _slot(self, index: Any, call_id: str, name: str) -> _Slot:
+        """The call a fragment belongs to: by index *and* id, because some servers give every call index 0."""
+        if isinstance(index, int) and not isinstance(index, bool):
+            slot = self._by_index.get(index)
+            other_id = slot is not None and slot.id and call_id and slot.id != call_id
+            new_call = slot is not None and not call_id and name and slot.name and _complete(slot.arguments)
+            if slot is None or other_id or new_call:
+                slot = self._by_index[index] = self._new_slot()
+            return slot
+        if call_id:
+            known = next((slot for slot in self._slots if slot.id == call_id), None)
+            if known is not None:
+                return known
+        last = self._slots[-1] if self._slots else None
+        if last is None or ((name or call_id) and (last.name or last.id)):
+            return self._new_slot()
+        return last
+
+    def _new_slot(self) -> _Slot:
+        self._slots.append(_Slot())
+        return self._slots[-1]
+
+    def finish(self) -> LLMResponse:
+        """The response, after the last byte.
+
+        Raises:
+            ErrorModelResponse: neither a finish reason nor `[DONE]` came, so the answer is cut off; or nothing came.
+        """
+        text = "".join(self.text)
+        if not self.done and self.finish_reason is None:
+            raise ErrorModelResponse("the model's answer was cut off: its stream ended without a finish reason", partial=text)
+        if self.finish_reason is None and not text and not self._slots and not self.reasoning:
+            raise ErrorModelResponse("the provider sent an empty stream")
+        wire = [
+            {
+                "id": slot.id,
+                "function": {"name": slot.name, "arguments": slot.arguments},
+                "extra_content": slot.extra_content,
+            }
+            for slot in self._slots
+        ]
+        return _finished(
+            LLMResponse(
+                content=text or None,
+                tool_calls=_tool_calls(wire),
+                usage=self.usage,
+                model=self.model,
+                finish_reason=self.finish_reason,
+                reasoning="".join(self.reasoning) or None,
+                refusal="".join(self.refusal) or None,
+                id=self.id,
+                extra=self._echo,
+            )
+        )
+
+
+def _payloads(data: str) -> list[Any]:
+    """The JSON values of one event: one, or one a line where a proxy leaves out the blank lines."""
+    try:
+        return [json.loads(data)]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [json.loads(line) for line in data.split("\n") if line.strip() and line.strip() != "[DONE]"]
+    except (ValueError, RecursionError):
+        pass
+    raise ErrorModelResponse("the provider streamed something that is not JSON", body=data)
+
+
+def _same_detail(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
+    return item.get("index") is not None and (last.get("index"), last.get("type")) == (item.get("index"), item.get("type"))
+
+
+def _complete(arguments: str) -> bool:
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------
+
+_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit|credit_balance|spend_limit|usage_limit_exceeded|exceeded_current_quota|payment_required")
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str) -> ErrorModel:
+    """The error for an answer whose status is not 200. Body shapes differ by provider; all known ones are read."""
+    text = body[:20_000].decode("utf-8", "replace")
+    try:
+        payload: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        payload = None
+    message, code = _message_of(payload)
+    if not message:
+        message = re.sub(r"<[^>]*>", " ", text) if "<" in text[:100] else text
+        message = " ".join(message.split())[:500]
+    request_id = headers.get("x-request-id") or headers.get("x-generation-id") or headers.get("cf-ray")
+    return _error(status, message, code, model=model, place=place, body=text, request_id=request_id)
+
+
+def error_of_payload(payload: Mapping[str, Any]) -> ErrorModel:
+    """The error for an error object that came with status 200, in a body or in the middle of a stream."""
+    message, code = _message_of(payload)
+    status = int(code) if code.isdigit() and 400 <= int(code) <= 599 else 0
+    return _error(status, message, code, model="", place="the provider", body=json.dumps(payload, default=str)[:2000], request_id=None)
+
+
+def _message_of(payload: Any) -> tuple[str, str]:
+    """Message and code of an error body, in any of the shapes providers use."""
+    if isinstance(payload, list):
+        payload = payload[0] if payload else None
+    if isinstance(payload, str):
+        return payload, ""
+    if not isinstance(payload, Mapping):
+        return "", ""
+    error = payload.get("error")
+    if isinstance(error, str):
+        return error, str(payload.get("code") or "")
+    if not isinstance(error, Mapping):
+        error = payload
+    detail = error.get("message") or error.get("detail")
+    message = detail if isinstance(detail, str) else "" if detail is None else json.dumps(detail, default=str)
+    metadata = error.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
+        message = f"{message} ({metadata['raw'][:500]})"
+    code = error.get("code") or error.get("http_status") or error.get("type") or error.get("status") or ""
+    return message, str(code)
+
+
+def _error(status: int, message: str, code: str, *, model: str, place: str, body: str, request_id: str | None) -> ErrorModel:
+    said = f"{place} answered {status}: {message}" if status else f"{place} reported an error: {message}"
+    if code and code != str(status):
+        said += f" [{code}]"
+    if request_id:
+        said += f" (request id {request_id})"
+    details: dict[str, Any] = {"status": status or None, "body": body, "request_id": request_id}
+    if status in (401, 403):
+        return ErrorModelKey(f"{said}; check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`", **details)
+    if status == 402 or (status == 429 and _CREDIT.search(f"{code} {message} {body}")):
+        return ErrorModelCredit(f"{said}; add credit with the provider, or ask for less", **details)
+    if status == 404:
+        return ErrorModelRequest(f"{said}; check the model id {model!r} and the base URL" if model else said, **details)
+    if status == 429:
+        return ErrorModelRateLimit(f"{said}; wait, or ask more slowly", **details)
+    if status in (408, 504):
+        return ErrorModelTimeout(said, **details)
+    if 300 <= status < 400:
+        return ErrorModelRequest(f"{said}; redirects are not followed: give the final address as base_url", **details)
+    if 400 <= status < 500:
+        return ErrorModelRequest(said, **details)
+    return ErrorModelServer(said, **details)

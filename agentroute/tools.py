@@ -1,0 +1,234 @@
+"""Tools: functions a model may call. Making them from functions, running them, and turning results into text."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+from collections.abc import Callable, Sequence, Set
+from functools import cached_property, partial, update_wrapper
+from typing import Any, overload
+
+from ._threads import run_in_thread
+from .context import Context
+from .errors import ErrorConfig
+from .schema import Invalid, Signature, TypeSchema, signature_of
+
+__all__ = ["Tool", "result_text", "tool"]
+
+MAX_RESULT = 100_000
+"""Characters of a result that a model is shown; the rest is cut, and it is told so."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Approval = bool | Callable[[Context, dict[str, Any]], bool]
+
+
+class Tool:
+    """A function offered to a model. It stays callable as the function it was made from.
+
+    Args:
+        name: letters, digits, `_` and `-`, at most 64 of them: what providers accept.
+        params_schema: JSON Schema of the arguments; left out, it is made from the signature when first needed, and
+            arguments are then validated and coerced by it.
+        takes_context: whether `fn` takes the Context first; found out by itself when `params_schema` is left out.
+        needs_approval: True, or a function of (ctx, arguments) that says whether this call does.
+        timeout: seconds one call may take; None sets no limit.
+
+    Raises:
+        ErrorConfig: a name providers refuse, something that is not callable, an impossible timeout.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        params_schema: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        takes_context: bool = False,
+        needs_approval: Approval = False,
+        timeout: float | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ErrorConfig(f"tool name {name!r}: use 1 to 64 letters, digits, '_' or '-' (give one with name=…)")
+        if not callable(fn):
+            raise ErrorConfig(f"tool {name!r}: expected a function, got {type(fn).__name__}")
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
+            raise ErrorConfig(f"tool {name!r}: timeout must be a positive number of seconds, not {timeout!r}")
+        self.name = name
+        self.description = description
+        self.fn = fn
+        self.needs_approval = needs_approval
+        self.timeout = timeout
+        self._given_schema = params_schema
+        self._takes_context = takes_context
+        update_wrapper(self, fn, updated=())
+
+    @classmethod
+    def from_function(
+        cls,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        needs_approval: Approval = False,
+        timeout: float | None = None,
+    ) -> Tool:
+        """A tool from a function; name and description default to its name and docstring."""
+        target = fn.func if isinstance(fn, partial) else fn
+        found: str = name or getattr(target, "__name__", None) or type(target).__name__
+        made = cls(found, description or "", None, fn, needs_approval=needs_approval, timeout=timeout)
+        if description is None:
+            made.description = made._signature.summary
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+    @cached_property
+    def _signature(self) -> Signature:
+        return signature_of(self.fn, self.name)
+
+    @cached_property
+    def _arguments(self) -> TypeSchema:
+        return self._signature.build()
+
+    @property
+    def params_schema(self) -> dict[str, Any]:
+        """JSON Schema of the arguments, an object."""
+        if self._given_schema is not None:
+            return self._given_schema
+        schema = self._arguments.schema
+        return schema if "properties" in schema else {**schema, "properties": {}}
+
+    @property
+    def takes_context(self) -> bool:
+        return self._takes_context if self._given_schema is not None else self._signature.context is not None
+
+    def to_wire(self) -> dict[str, Any]:
+        function = {"name": self.name, "description": self.description, "parameters": self.params_schema}
+        if not self.description:
+            del function["description"]
+        return {"type": "function", "function": function}
+
+    def parse(self, arguments: str) -> Any:
+        """Validated arguments from the JSON text of a call, as `invoke` takes them.
+
+        Raises:
+            Invalid: they do not fit; the message is for the model.
+        """
+        if self._given_schema is None:
+            return self._arguments.validate_json(arguments or "{}")
+        try:
+            values = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            raise Invalid(f"not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise Invalid(f"expected an object of arguments, got {type(values).__name__}")
+        return values
+
+    async def invoke(self, args: Any, *, ctx: Context) -> Any:
+        """Runs the function and returns what it returns. `args` is a dictionary, or what `parse` gave.
+
+        Async functions run as they are; others in a thread, so that the event loop goes on. A thread cannot be
+        stopped: after the timeout it is abandoned.
+
+        Raises:
+            Invalid: the arguments do not fit. TimeoutError: the tool's timeout. Whatever the function raises.
+        """
+        async with asyncio.timeout(self.timeout):
+            if asyncio.iscoroutinefunction(inspect.unwrap(self.fn)):
+                positional, keywords = self._bind(args, ctx)
+                return await self.fn(*positional, **keywords)
+            positional, keywords = self._bind(args, ctx.for_thread(asyncio.get_running_loop()))
+            value = await run_in_thread(partial(self.fn, *positional, **keywords), name=f"agentroute-tool-{self.name}")
+            return await value if inspect.isawaitable(value) else value
+
+    def _bind(self, args: Any, ctx: Context) -> tuple[list[Any], dict[str, Any]]:
+        if self._given_schema is not None:
+            return ([ctx] if self._takes_context else []), dict(args)
+        if isinstance(args, dict):
+            args = self._arguments.validate(args)
+        return self._signature.bind(args, ctx)
+
+
+@overload
+def tool(fn: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    needs_approval: Approval = False,
+    timeout: float | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    needs_approval: Approval = False,
+    timeout: float | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Makes a function a Tool; used bare (`@tool`) or with options (`@tool(timeout=5)`)."""
+
+    def make(function: Callable[..., Any]) -> Tool:
+        return Tool.from_function(
+            function, name=name, description=description, needs_approval=needs_approval, timeout=timeout
+        )
+
+    return make if fn is None else make(fn)
+
+
+def result_text(value: Any, limit: int = MAX_RESULT) -> str:
+    """What a model is told a tool returned: text as it is, everything else as JSON, never a Python repr.
+
+    Models, dataclasses, dates, enums, sets and generators become the JSON pydantic makes of them; DataFrames a list of
+    rows; NaN becomes null; bytes that are no text become a note. Longer results are cut at `limit` characters, with a note.
+
+    Raises:
+        TypeError: there is no JSON for the value; the message names its type.
+    """
+    if isinstance(value, str):
+        text = value
+    elif value is None:
+        text = ""
+    elif isinstance(value, bytes | bytearray | memoryview):
+        text = _bytes_text(bytes(value))
+    else:
+        import pydantic_core
+
+        try:
+            encoded = pydantic_core.to_json(value, fallback=_plain, bytes_mode="base64", inf_nan_mode="null")
+            text = encoded.decode()
+        except (pydantic_core.PydanticSerializationError, ValueError, RecursionError, UnicodeError) as error:
+            raise TypeError(f"the tool returned a {type(value).__name__}, which has no JSON form ({error})") from None
+    if len(text) > limit:
+        return text[:limit] + f"\n[cut: {len(text) - limit} more characters]"
+    return text or "(no output)"
+
+
+def _bytes_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return f"[{len(value)} bytes of binary data]"
+
+
+def _plain(value: Any) -> Any:
+    """A JSON-like stand-in for objects of libraries we do not import."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
+        return value.to_dict(orient="records")
+    for method in ("tolist", "to_list", "to_dict", "isoformat"):  # arrays, series, scalars, timestamps
+        if callable(function := getattr(value, method, None)):
+            return function()
+    if isinstance(value, Sequence | Set):
+        return list(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")

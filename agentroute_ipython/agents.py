@@ -1,0 +1,211 @@
+"""The agents of one notebook: variables that hold one, and those its cells have defined.
+
+What a cell defines is kept as written and made into an Agent anew for every run, so a tool or type whose cell was run
+again is the new one.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentroute.errors import ErrorConfig
+
+from .arguments import Options, nearest
+
+if TYPE_CHECKING:
+    from agentroute import Agent, MemorySQLite
+
+__all__ = ["Agents"]
+
+_BUILTIN_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, float, bool)}
+_PLAIN = ("instructions", "max_cost", "max_turns", "retries", "temperature", "max_tokens")
+
+
+class Agents:
+    """Finds, makes and remembers agents by name.
+
+    Args:
+        names: the notebook's variables, as they are now.
+        bind: assigns a variable of the notebook.
+        default_model: the model of agents that name none; None or empty when none is configured.
+    """
+
+    def __init__(
+        self,
+        names: Callable[[], Mapping[str, object]],
+        bind: Callable[[str, object], None],
+        default_model: Callable[[], str | None],
+    ) -> None:
+        self._names, self._bind, self._default_model = names, bind, default_model
+        self._defined: dict[str, Options] = {}
+        self._in_ram: dict[str, Any] = {}  # what --memory ram keeps, by agent
+        self._in_files: dict[Path, MemorySQLite] = {}
+
+    def define(self, name: str, options: Options) -> Agent[Any]:
+        """(Re)defines an agent with exactly these options, its memory empty; a variable that holds an Agent is bound to
+        a changed copy of it.
+
+        Raises:
+            ErrorConfig: something named in the options is not there; nothing has changed.
+        """
+        if (agent := self._variable(name)) is not None:
+            agent = agent.replace(**self._settings(options, None))
+            self._bind(name, agent)
+        else:
+            agent = self._make(name, options, None)
+            self._defined[name] = options
+        self._in_ram[name] = agent.memory if options.memory == "ram" else None
+        return agent
+
+    def get(self, name: str, options: Options) -> Agent[Any]:
+        """The agent for one run, with these options in place of its own; a name that is new, with a model, defines it.
+
+        Raises:
+            ErrorConfig: no such agent and no model to make it with, or something named in the options is not there.
+        """
+        in_ram = self._in_ram.get(name)
+        if (agent := self._variable(name)) is not None:
+            if settings := self._settings(options, in_ram):
+                agent = agent.replace(**settings)
+        else:
+            options = options.over(self._defined.get(name, Options()))
+            agent = self._make(name, options, in_ram)
+            self._defined.setdefault(name, options)
+        if options.memory == "ram":
+            self._in_ram[name] = agent.memory
+        return agent
+
+    def all(self) -> dict[str, tuple[Agent[Any] | ErrorConfig, str]]:
+        """Every agent by name, with where it comes from; an error in the agent's place says why it cannot be made."""
+        from agentroute import Agent
+
+        found: dict[str, tuple[Agent[Any] | ErrorConfig, str]] = {}
+        for name, value in self._names().items():
+            if isinstance(value, Agent) and not name.startswith("_"):
+                found[name] = value, "variable"
+        for name in self._defined:
+            if name not in found:
+                try:
+                    found[name] = self.get(name, Options()), "cell"
+                except ErrorConfig as error:
+                    found[name] = error, "cell"
+        return dict(sorted(found.items()))
+
+    def unknown(self, name: str) -> ErrorConfig:
+        """What to say when there is no agent of this name."""
+        hint = nearest(name, self.all())
+        return ErrorConfig(
+            f"no agent called {name}{hint}\nA new one needs --model, or a default: %config AgentMagics.model = 'MODEL'"
+        )
+
+    def _variable(self, name: str) -> Agent[Any] | None:
+        from agentroute import Agent
+
+        value = self._names().get(name)
+        return value if isinstance(value, Agent) else None
+
+    def _make(self, name: str, options: Options, in_ram: Any) -> Agent[Any]:
+        from agentroute import Agent
+
+        default = self._default_model()
+        if options.model is None and not default:
+            raise self.unknown(name)
+        return Agent(name, **{"model": default, **self._settings(options, in_ram)})
+
+    def _settings(self, options: Options, in_ram: Any) -> dict[str, Any]:
+        """The arguments of `Agent` that the options stand for; only what was given."""
+        names = self._names()
+        settings: dict[str, Any] = {key: getattr(options, key) for key in _PLAIN}
+        settings["model"] = _model(options.model, names)
+        settings["tools"] = _tools(options.tools, names)
+        settings["output"] = _output(options.output, names)
+        settings["history"] = _history(options.history)
+        settings["memory"] = self._memory(options.memory, names, in_ram)
+        return {key: value for key, value in settings.items() if value is not None}
+
+    def _memory(self, where: str | None, names: Mapping[str, object], in_ram: Any) -> Any:
+        if where is None:
+            return None
+        if where == "ram":
+            from agentroute import Memory
+
+            return Memory() if in_ram is None else in_ram
+        value = names.get(where, where)
+        if not isinstance(value, str | Path):
+            if not hasattr(value, "get_messages"):
+                raise ErrorConfig(f"--memory {where}: expected a memory, or the path of a file; it is a {_kind(value)}")
+            return value
+        if value is where and where.isidentifier():
+            memories = [name for name, value in names.items() if hasattr(value, "get_messages")]
+            hint = nearest(where, [*memories, "ram"])
+            raise ErrorConfig(
+                f"no variable called {where} holds a memory{hint}\nFor a file, write an ending or a folder: {where}.db"
+            )
+        from agentroute import MemorySQLite
+
+        path = Path(value).expanduser().absolute()
+        if path not in self._in_files:
+            self._in_files[path] = MemorySQLite(path)
+        return self._in_files[path]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _model(word: str | None, names: Mapping[str, object]) -> Any:
+    """A Model that a variable of this name holds, else the word itself."""
+    value = names.get(word) if word is not None else None
+    return value if hasattr(value, "complete_stream") and not isinstance(value, type) else word
+
+
+def _offered(value: object) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+def _tools(words: Iterable[str] | None, names: Mapping[str, object]) -> list[Any] | None:
+    if words is None:
+        return None
+    tools: list[Any] = []
+    for word in words:
+        if word not in names:
+            known = [name for name, value in names.items() if _offered(value) or _is_list_of_tools(value)]
+            raise ErrorConfig(f"no function or Tool called {word} in the notebook{nearest(word, known)}")
+        value = names[word]
+        if not _offered(value) and not _is_list_of_tools(value):
+            raise ErrorConfig(f"--tools {word}: expected a function, a Tool or a list of them; it is a {_kind(value)}")
+        tools += [one for one in (value if isinstance(value, list | tuple) else [value]) if not any(one is t for t in tools)]
+    return tools
+
+
+def _is_list_of_tools(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_offered, value))
+
+
+def _is_type(value: object) -> bool:
+    return isinstance(value, type | types.UnionType) or typing.get_origin(value) is not None
+
+
+def _output(word: str | None, names: Mapping[str, object]) -> Any:
+    if word is None:
+        return None
+    if word not in names and word not in _BUILTIN_TYPES:
+        known = [name for name, value in names.items() if _is_type(value)]
+        raise ErrorConfig(f"no type called {word} in the notebook{nearest(word, [*known, *_BUILTIN_TYPES])}")
+    value = names.get(word, _BUILTIN_TYPES.get(word))
+    if not _is_type(value):
+        raise ErrorConfig(f"--output {word}: expected a type; it is a {_kind(value)}")
+    return value
+
+
+def _history(policy: tuple[str, int] | None) -> Any:
+    if policy is None:
+        return None
+    from agentroute import HistorySlidingWindow, HistoryTruncate
+
+    kind, size = policy
+    return HistorySlidingWindow(window_size=size) if kind == "window" else HistoryTruncate(max_tokens=size)

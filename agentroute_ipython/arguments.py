@@ -1,0 +1,266 @@
+"""The first line of an `%%agent` cell, or an `%agent` line, as a small frozen dataclass. Knows no shell.
+
+`OPTIONS` declares every option once: the parser, the help text and the tables in the docs read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from agentroute.errors import ErrorConfig
+
+__all__ = ["OPTIONS", "RESERVED", "Arguments", "Option", "Options", "nearest", "option_lines", "parse"]
+
+RESERVED = ("help", "list", "show")
+"""Words of `%agent` itself; no agent can be called so."""
+
+_LOOKS_LIKE_OPTION = re.compile(r"-{1,2}[^\W\d]")
+_AGENT_NAME = re.compile(r"[^\W\d][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. `value` names its value in the help; empty for a switch. `read` turns text into the value."""
+
+    name: str
+    value: str
+    about: str
+    read: Callable[[str], Any]
+    short: str = ""
+    many: bool = False
+    """A list: written with commas, with or without spaces, or given several times."""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an agent is set up, as written. None is not given."""
+
+    model: str | None = None
+    tools: tuple[str, ...] | None = None
+    output: str | None = None
+    instructions: str | None = None
+    max_cost: float | None = None
+    max_turns: int | None = None
+    retries: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    memory: str | None = None
+    history: tuple[str, int] | None = None
+
+    def over(self, base: Options) -> Options:
+        """`base` with what is given here put in its place."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed line. `name` is empty when none was given; `text` is what follows NAME on an `%agent` line, unchanged."""
+
+    name: str = ""
+    options: Options = Options()
+    bind: str | None = None
+    define: bool = False
+    text: str = ""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean X?` with the word most like `word`, or nothing when none is."""
+    found = difflib.get_close_matches(word, list(words), 1, 0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _whole(low: int, example: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None or int(text) < low:
+            raise ErrorConfig(f"needs a whole number from {low}, such as {example}; got {_cut(text)}")
+        return int(text)
+
+    return read
+
+
+def _amount(example: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number < 0:
+            raise ErrorConfig(f"needs a number from 0, such as {example}; got {_cut(text)}")
+        return number
+
+    return read
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _variable(text: str) -> str:
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise ErrorConfig(f"needs the name of a variable, such as answer; got {_cut(text)}")
+    return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ErrorConfig(f"needs names from the notebook, such as order_status,refund; got {_cut(name)}")
+    if not names:
+        raise ErrorConfig("needs names from the notebook, such as order_status,refund; got none")
+    return tuple(dict.fromkeys(names))
+
+
+_HISTORIES = ("window", "truncate")
+
+
+def _history(text: str) -> tuple[str, int]:
+    kind, _, size = text.partition(":")
+    if kind not in _HISTORIES or not re.fullmatch(r"[0-9]{1,18}", size) or int(size) < 1:
+        hint = nearest(kind, _HISTORIES) if kind not in _HISTORIES else ""
+        raise ErrorConfig(f"needs window:N (messages) or truncate:N (tokens), such as window:20; got {_cut(text)}{hint}")
+    return kind, int(size)
+
+
+OPTIONS = (
+    Option("model", "MODEL", "which model answers: anthropic/claude-sonnet-4, ollama/NAME, a URL, or a variable that holds a Model", _text, "-m"),
+    Option("tools", "A,B", "functions or Tools of the notebook, or variables that hold lists of them", _names, "-t", many=True),
+    Option("output", "TYPE", "a type of the notebook, or str, int, float, bool: the Result's output is a value of it", _variable, "-o"),
+    Option("instructions", "TEXT", "the agent's instructions; {name} takes them from a variable", _text, "-i"),
+    Option("max-cost", "USD", "most that one run may spend", _amount(0.25)),
+    Option("max-turns", "N", "most model calls in one run", _whole(1, 10)),
+    Option("retries", "N", "how often the model may correct an answer or a tool call", _whole(0, 2)),
+    Option("temperature", "T", "0 for steady answers, higher for varied ones", _amount(0.2)),
+    Option("max-tokens", "N", "most tokens in one answer of the model", _whole(1, 1000)),
+    Option("memory", "WHERE", "keep the conversation between cells: ram, the path of a file, or a variable that holds a memory", _text),
+    Option("history", "POLICY", "which earlier messages are sent: window:N messages, or truncate:N tokens", _history),
+    Option("as", "NAME", "bind the Result to this variable, also the partial one of a run that failed", _variable),
+    Option("define", "", "the text is the instructions; define the agent and run nothing", _text),
+)  # fmt: skip
+
+_BY_FLAG = {option.flag: option for option in OPTIONS} | {option.short: option for option in OPTIONS if option.short}
+
+
+def option_lines(indent: str = "    ") -> str:
+    """The options as help text, one to a line."""
+    heads = [", ".join(filter(None, (option.short, option.flag))) + f" {option.value}".rstrip() for option in OPTIONS]
+    width = max(map(len, heads)) + 2
+    return "\n".join(indent + head.ljust(width) + option.about for head, option in zip(heads, OPTIONS, strict=True))
+
+
+class _Line:
+    """What is left of a line, read word by word; quotes hold a word together, a backslash is a backslash."""
+
+    def __init__(self, line: str) -> None:
+        self.rest = line.strip()
+
+    def word(self) -> str:
+        lexer = shlex.shlex(self.rest, posix=True)
+        lexer.whitespace_split = True
+        lexer.commenters = lexer.escape = ""
+        try:
+            word = lexer.get_token() or ""
+        except ValueError:
+            raise ErrorConfig(f"a quote is not closed in {_cut(self.rest)}") from None
+        self.rest = self.rest[lexer.instream.tell() :].lstrip()  # type: ignore[attr-defined]
+        return word
+
+    @property
+    def at_option(self) -> bool:
+        return _LOOKS_LIKE_OPTION.match(self.rest) is not None
+
+    def option(self) -> tuple[Option, str]:
+        """The option that comes next and its value as text; a list is read over spaces around its commas."""
+        flag, equals, value = self.word().partition("=")
+        option = _BY_FLAG.get(flag)
+        if option is None:
+            raise ErrorConfig(f"unknown option {_cut(flag)[1:-1]}{nearest(flag, _BY_FLAG)}\nAll options: %agent help")
+        if not option.value:
+            if equals:
+                raise ErrorConfig(f"{option.flag} takes no value; got {_cut(value)}")
+            return option, ""
+        if not equals:
+            if not self.rest or self.at_option:
+                raise ErrorConfig(f"{option.flag} needs a value: {option.flag} {option.value}")
+            value = self.word()
+        while option.many and self.rest and not self.at_option and (value.endswith(",") or self.rest.startswith(",")):
+            value += self.word()
+        return option, value
+
+
+def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] = _text) -> Arguments:
+    """The arguments written on `line`, without the magic's own name.
+
+    With `text_follows` (`%agent NAME short prompt`) options come before the text, and the text is taken as it stands.
+    `fill` is applied to NAME and to each option's value, once.
+
+    Raises:
+        ErrorConfig: a mistake; the message has at most two lines and the nearest right word.
+    """
+    words, name, text = _Line(line), "", ""
+    found: dict[str, Any] = {}
+    while words.rest:
+        if words.at_option:
+            option, value = words.option()
+            found[option.attribute] = _read(option, fill(value), found.get(option.attribute))
+        elif not name:
+            name = _agent_name(fill(words.word()))
+        elif not text_follows:
+            raise ErrorConfig(f"unexpected {_cut(words.rest)} after the name {name}; the prompt goes below this line")
+        else:
+            text = _free_text(words)
+            break
+    bind, define = found.pop("as", None), found.pop("define", None) is not None
+    return Arguments(name, Options(**found), bind, define, text)
+
+
+def _read(option: Option, text: str, before: Any) -> Any:
+    if before is not None and not option.many:
+        raise ErrorConfig(f"{option.flag} is given twice")
+    if option.value and not text.strip():
+        raise ErrorConfig(f"{option.flag} needs a value: {option.flag} {option.value}")
+    try:
+        value = option.read(text)
+    except ErrorConfig as error:
+        raise ErrorConfig(f"{option.flag} {error}") from None
+    return value if before is None else tuple(dict.fromkeys((*before, *value)))
+
+
+def _agent_name(word: str) -> str:
+    if word in RESERVED:
+        raise ErrorConfig(f"{word} is a word of %agent, so no agent can be called {word}; choose another name")
+    if _AGENT_NAME.fullmatch(word) is None:
+        raise ErrorConfig(f"needs the name of an agent, such as support; got {_cut(word)}")
+    return word
+
+
+def _free_text(words: _Line) -> str:
+    """The rest of the line. An option in it was surely meant as one, so it is refused unless `--` comes before."""
+    if words.rest == "--" or words.rest.startswith("-- "):
+        return words.rest[2:].strip()
+    for word in words.rest.split():
+        if word.partition("=")[0] in _BY_FLAG and word.startswith("--"):
+            raise ErrorConfig(
+                f"{word} comes after the prompt; put options before it\n(a prompt that holds {word}: write -- before it)"
+            )
+    return words.rest

@@ -1,0 +1,108 @@
+"""Foreign text and plain figures, made fit to be shown. No markup here; `display` escapes what it puts into HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+__all__ = ["call_text", "cost_text", "count_text", "cut", "one_line", "plural", "seconds_text", "unfinished", "visible"]
+
+# Colours and other SGR sequences say nothing about the content. Everything else that moves a cursor, hides text or turns
+# its direction is shown as the escape a programmer would write. Joiners stay inside scripts and emoji that need them.
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_MARK = re.compile("[\u061c\u200e\u200f]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
+_UNFINISHED = re.compile("(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u200c\u200d])\\Z")
+_NAME = re.compile(r"[^\W\d]\w*\Z")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible(text: str) -> str:
+    """`text` with nothing in it that a reader cannot see.
+
+    Line ends become `\\n`, colour sequences vanish, control, zero-width, tag and bidirectional-override characters and
+    half surrogates are written out (`\\x1b`, `\\u202e`). Left-to-right and right-to-left marks are left out.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _HIDDEN.sub(_escape, _MARK.sub("", text))
+
+
+def unfinished(text: str) -> int:
+    """How many characters at the end of a piece of text only the next piece can explain (half a colour, a joiner)."""
+    match = _UNFINISHED.search(text)
+    return len(match[0]) if match else 0
+
+
+def cut(text: str, limit: int) -> tuple[str, int, str]:
+    """Beginning, number of characters left out, end; the end is empty when nothing was left out."""
+    if len(text) <= limit:
+        return text, 0, ""
+    tail = limit // 4
+    return text[: limit - tail], len(text) - limit, text[len(text) - tail :] if tail else ""
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` as one visible line of about `limit` characters, its end replaced by `…` where it is longer."""
+    line = " ".join(visible(text[: limit * 2]).split())
+    return line if len(line) <= limit and len(text) <= limit * 2 else line[: limit - 1].rstrip() + "…"
+
+
+def call_text(name: str, arguments_text: str) -> str:
+    """A tool call as one writes it: `order_status(order_id="4821")`; arguments that are no plain JSON object as they came."""
+    try:
+        arguments = json.loads(arguments_text) if len(arguments_text) < 10_000 else None
+    except (ValueError, RecursionError):
+        arguments = None
+    if isinstance(arguments, dict) and all(_NAME.match(key) for key in arguments):
+        inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
+    else:
+        inside = arguments_text
+    return f"{name}({inside})"
+
+
+def count_text(number: int | None) -> str:
+    """`12,345`; an empty string for None."""
+    return "" if number is None else f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 tool call`, `2 tool calls`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def cost_text(cost_usd: float | None) -> str:
+    """USD with four decimals, two from a dollar on, two significant digits below a tenth of a cent; `cost unknown` for None."""
+    if cost_usd is None or not math.isfinite(cost_usd) or cost_usd < 0:
+        return "cost unknown"
+    if cost_usd == 0:
+        return "$0"
+    if cost_usd >= 1:
+        return f"${cost_usd:,.2f}"
+    if cost_usd >= 0.001:
+        return f"${cost_usd:.4f}"
+    if cost_usd < 1e-9:
+        return "under $0.000000001"
+    return f"${cost_usd:.{1 - math.floor(math.log10(cost_usd))}f}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """`12 ms`, `3.1 s`, `2 min 5 s`, `3 h 20 min`; an empty string for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 0.0995:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,274 @@
+"""`%%agent` and `%agent`: parse the cell, find or make the agent, run it, show it. State belongs to one shell's object."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.display_functions import display
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Unicode
+
+from agentroute.errors import ErrorConfig
+from agentroute.recorder import default_store, set_default_store
+from agentroute.store import RunStore
+
+from .agents import Agents
+from .arguments import RESERVED, Arguments, Options, nearest, option_lines, parse
+from .interpolation import interpolate
+from .tables import agents_table, model_text, settings_table
+from .transform import AWAITED, AgentLine, CellTransform
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from agentroute import Agent, Result
+
+    from .running import Run
+
+__all__ = ["AgentMagics", "load", "unload"]
+
+HELP = f"""Run an agent on the text of the cell.
+
+    %%agent NAME [options]          the cell below is the prompt
+    Where is order 4821?
+
+    %%agent NAME [options]          text above a line --- is the agent's instructions and (re)defines NAME,
+    You are a support agent.        text below it is the prompt
+    ---
+    Where is order 4821?
+
+    %agent NAME [options] PROMPT    a short prompt on one line
+    %agent list                     the agents of this notebook
+    %agent show NAME                the settings of one
+
+NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
+model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
+run only, unless the cell has a --- and so defines it anew.
+
+Options:
+{option_lines()}
+
+{{name}} is filled from the notebook's variables, once; {{{{name}}}} gives a literal {{name}}; other braces stay.
+The Result of the last run is always `_agent`, also the partial one of a run that failed or was stopped.
+
+Example:
+
+    %%agent support --model anthropic/claude-sonnet-4 --tools order_status,refund --max-cost 0.25
+    You are a concise, accurate support agent.
+    ---
+    Where is order 4821?
+"""
+
+
+@magics_class
+class AgentMagics(Magics):
+    """Agents in notebook cells."""
+
+    shell: InteractiveShell
+    model = Unicode(
+        None, allow_none=True, help="Model of agents that name none, such as anthropic/claude-sonnet-4 or local/smollm2."
+    ).tag(config=True)
+
+    def __init__(self, shell: InteractiveShell, **options: Any) -> None:
+        super().__init__(shell, parent=shell, **options)
+        self.transform = CellTransform(shell)
+        self.store = RunStore()
+        self._agents = Agents(self._names, self._bind, lambda: self.model)
+
+    @no_var_expand
+    @line_cell_magic
+    def agent(self, line: str, cell: str | None = None) -> None:
+        with _mistakes():
+            run = self._prepare(line, cell)
+        if run is not None:
+            from .running import run_beside
+
+            run_beside(run)
+
+    agent.__doc__ = HELP
+
+    async def agent_here(self, line: str, cell: str | None = None) -> None:
+        """What a rewritten cell awaits: as `agent`, on the kernel's own loop."""
+        self._show_cell_as_written(sys._getframe(1).f_code.co_filename)
+        with _mistakes():
+            run = self._prepare(line, cell)
+        if run is not None:
+            from .running import run_here
+
+            await run_here(run)
+
+    def _prepare(self, line: str, cell: str | None) -> Run | None:
+        """The run that the cell asks for, or None when it asked for something that is done by now.
+
+        Raises:
+            ErrorConfig: a mistake in the cell; nothing was sent, nothing has changed.
+        """
+        if cell is None and self._word(line):
+            return None
+        fill = partial(interpolate, names=self._names())
+        arguments = parse(line, text_follows=cell is None, fill=fill)
+        if not arguments.name:
+            raise ErrorConfig(f"which agent? %%agent NAME{_known(self._agents.all())}")
+        text = arguments.text if cell is None else cell
+        if arguments.define:
+            self._define(arguments, fill(_trimmed(text)))
+            return None
+        above, separator, below = _halves(text) if cell is not None else ("", "", text)
+        instructions, prompt = fill(_trimmed(above)), fill(_trimmed(below))
+        if not prompt.strip():
+            hint = "\nTo define the agent without running it: --define" if separator else ""
+            raise ErrorConfig(
+                f"the prompt is empty; write below {'the ---' if separator else 'the first line'} what to ask{hint}"
+            )
+        if separator:
+            agent = self._agents.define(arguments.name, _with_instructions(arguments.options, instructions))
+        else:
+            agent = self._agents.get(arguments.name, arguments.options)
+        return self._run(agent, prompt, arguments.bind)
+
+    def _run(self, agent: Agent[Any], prompt: str, bind: str | None) -> Run:
+        from .live import LiveView
+        from .running import Run
+
+        def keep(result: Result[Any]) -> None:
+            self.shell.push({"_agent": result}, interactive=False)
+            if bind is not None:
+                self._bind(bind, result)
+
+        return Run(partial(agent.events, prompt), LiveView(shell=self.shell), keep)
+
+    def _define(self, arguments: Arguments, text: str) -> None:
+        if arguments.bind:
+            raise ErrorConfig("--as needs a run, and --define runs nothing; leave one of them out")
+        agent = self._agents.define(arguments.name, _with_instructions(arguments.options, text))
+        tools = f", tools {', '.join(agent.tools_map)}" if agent.tools_map else ""
+        print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
+
+    # The words of %agent
+
+    def _word(self, line: str) -> bool:
+        """Whether the line was one of the magic's own words, which is done then."""
+        word, _, rest = line.strip().partition(" ")
+        name = rest.strip()
+        if word and word not in RESERVED:
+            return False
+        if word == "show":
+            self._show(name)
+        elif name:
+            raise ErrorConfig(f"%agent {word} takes nothing more, got {name[:40]!r}; no agent can be called {word}")
+        elif word == "list":
+            self._list()
+        else:
+            print(HELP)
+        return True
+
+    def _list(self) -> None:
+        if agents := self._agents.all():
+            display(agents_table(agents))  # type: ignore[no-untyped-call]
+        else:
+            print("no agents yet; %%agent NAME --model MODEL makes one")
+
+    def _show(self, name: str) -> None:
+        agents = self._agents.all()
+        if not name:
+            raise ErrorConfig(f"which agent? %agent show NAME{_known(agents)}")
+        if name not in agents:
+            raise ErrorConfig(f"no agent called {name}{nearest(name, agents)}{_known(agents)}")
+        agent, where = agents[name]
+        if isinstance(agent, ErrorConfig):
+            raise agent
+        display(settings_table(agent, where))  # type: ignore[no-untyped-call]
+
+    # The shell
+
+    def _names(self) -> dict[str, object]:
+        """The notebook's variables, and `_agent`; not what IPython has put there itself (`In`, `exit`, `_`, …)."""
+        hidden, ours = self.shell.user_ns_hidden, self.shell.user_ns
+        missing = object()
+        return {name: value for name, value in ours.items() if name == "_agent" or value is not hidden.get(name, missing)}
+
+    def _bind(self, name: str, value: object) -> None:
+        self.shell.push({name: value})
+
+    def _show_cell_as_written(self, code_name: str) -> None:
+        """Puts the cell as it was written where IPython keeps what it was rewritten to: in `In` and for tracebacks."""
+        history = self.shell.history_manager
+        if history is None or not history.input_hist_parsed[-1].startswith(AWAITED):
+            return
+        source = history.input_hist_parsed[-1] = history.input_hist_raw[-1]
+        linecache.cache[code_name] = (len(source), None, source.lstrip("\n").splitlines(keepends=True), code_name)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """A mistake in the cell is a UsageError, which IPython shows without a traceback; at most three lines."""
+    try:
+        yield
+    except ErrorConfig as error:
+        message = "\n".join(str(error).splitlines()[:3])
+    else:
+        return
+    raise UsageError(message)
+
+
+def _halves(text: str) -> tuple[str, str, str]:
+    """What is above the first line that is `---`, that line, and what is below; all of it is below when there is none."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.rstrip() == "---":
+            return "".join(lines[:number]), line, "".join(lines[number + 1 :])
+    return "", "", text
+
+
+def _trimmed(text: str) -> str:
+    """Without empty lines at the start and white space at the end; the first line keeps its indentation."""
+    lines = text.splitlines(keepends=True)
+    while lines and not lines[0].strip():
+        lines.pop(0)
+    return "".join(lines).rstrip()
+
+
+def _with_instructions(options: Options, text: str) -> Options:
+    if text and options.instructions is not None:
+        raise ErrorConfig("the instructions are given twice: as --instructions and as text of the cell; leave one out")
+    return Options(instructions=text or None).over(options)
+
+
+def _known(agents: Iterable[str]) -> str:
+    names = list(agents)
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"\nAgents of this notebook: {shown}" if names else "\nThere are no agents yet."
+
+
+def load(shell: InteractiveShell) -> None:
+    """Registers the magics and the transforms, and records every run from now on. A second time changes nothing."""
+    if "AgentMagics" in shell.magics_manager.registry:
+        return
+    magics = AgentMagics(shell)
+    shell.register_magics(magics)
+    shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
+    shell.input_transformer_manager.token_transformers.append(AgentLine)
+    if default_store() is None:
+        set_default_store(magics.store)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Takes away what `load` brought. Agents that cells have defined are forgotten."""
+    manager = shell.magics_manager
+    magics = manager.registry.pop("AgentMagics", None)
+    if magics is None:
+        return
+    for kind in ("line", "cell"):
+        manager.magics[kind].pop("agent", None)
+    shell.configurables.remove(magics)
+    shell.input_transformers_cleanup.remove(magics.transform)
+    shell.input_transformer_manager.token_transformers.remove(AgentLine)
+    if default_store() is magics.store:
+        set_default_store(None)
+    magics.store.close()

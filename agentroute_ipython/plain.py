@@ -1,0 +1,149 @@
+"""A card as plain text, and the words and figures that its HTML form shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from agentroute.records import ToolCallRecord, TurnRecord
+
+from .card import Card
+from .formats import call_text, cost_text, count_text, cut, one_line, plural, seconds_text, visible
+
+__all__ = [
+    "asked_line",
+    "call_line",
+    "error_line",
+    "json_value",
+    "maybe_charged",
+    "output_text",
+    "to_text",
+    "told_line",
+    "usage_items",
+    "usage_line",
+]
+
+TEXT = 4000
+"""Characters of the answer in the plain form; the Result has all of them."""
+CALLS = 20
+"""Tool calls that are listed in the plain form."""
+_REFUSED = {f"ErrorModel{kind}" for kind in ("Connection", "Key", "Credit", "Request", "RateLimit", "Server")}
+
+
+def to_text(card: Card) -> str:
+    """Answer, one line for each tool call, error and usage line."""
+    answer = card.answer if card.output is None else output_text(card.output)
+    lines = [_shortened(answer).strip("\n"), ""] if answer.strip() else []
+    calls = card.tool_calls
+    lines += [call_line(card, call) for call in calls[:CALLS]]
+    if len(calls) > CALLS:
+        lines.append(f"({plural(len(calls) - CALLS, 'more tool call')})")
+    if error := error_line(card):
+        lines.append(error)
+    return "\n".join([*lines, usage_line(card)])
+
+
+def usage_line(card: Card) -> str:
+    """`done, 2 model calls, 1 tool call, 512 tokens in / 84 out, $0.0040, 3.1 s, anthropic/claude-sonnet-4`"""
+    return ", ".join(one_line(item, 120) for item in usage_items(card))
+
+
+def usage_items(card: Card) -> list[str]:
+    """Items of the usage line, not yet made visible; the first one is the state."""
+    run, calls = card.run, list(card.calls.values())
+    failed = sum(call.status == "error" for call in calls)
+    items = [card.state]
+    if n_turns := max(len(card.turns), run.n_turns if run else 0):
+        items.append(plural(n_turns, "model call"))
+    if calls:
+        items.append(plural(len(calls), "tool call") + (f" ({failed} failed)" if failed else ""))
+    if card.turns:
+        items += [_tokens(card), _cost(card)]
+    if run is not None and run.cost_saved_usd:
+        items.append(f"{cost_text(run.cost_saved_usd)} saved by replay")
+    items += [seconds_text(card.duration_s), card.model]
+    return [item for item in items if item]
+
+
+def call_line(card: Card, call: ToolCallRecord) -> str:
+    """`order_status(order_id="4821") -> shipped, 0.2 s`"""
+    return f"{asked_line(call)} {'running' if card.is_running(call) else told_line(call)}"
+
+
+def asked_line(call: ToolCallRecord) -> str:
+    """`order_status(order_id="4821")`"""
+    return one_line(call_text(call.tool_name, call.arguments_text), 160)
+
+
+def told_line(call: ToolCallRecord) -> str:
+    """`-> shipped, 0.2 s`, or `-> TimeoutError: …, 5.0 s`"""
+    told = one_line(call.result_text or "", 160)
+    if call.status != "ok":
+        word = one_line(call.error_type or call.status, 60)
+        told = f"{word}: {told}" if told else word
+    cost = cost_text(call.cost_usd) if call.cost_usd is not None else ""
+    return ", ".join(part for part in (f"-> {told}", seconds_text(call.duration_s), cost) if part)
+
+
+def error_line(card: Card) -> str:
+    """`ErrorBudget: spent …`; an empty string for a run without an error."""
+    return ": ".join(one_line(part, 500) for part in (card.error_type, card.error_text) if part)
+
+
+def maybe_charged(turn: TurnRecord) -> bool:
+    """Whether the provider may have charged for this turn: a request that it refused or never got costs nothing."""
+    return turn.error_type not in _REFUSED
+
+
+def _tokens(card: Card) -> str:
+    turns = [turn for turn in card.turns if maybe_charged(turn)]
+    known = card.run and card.run.input_tokens, card.run and card.run.output_tokens
+    if known == (None, None):
+        return "tokens unknown" if turns else ""
+    at_least = "at least " if any(turn.input_tokens is None or turn.output_tokens is None for turn in turns) else ""
+    tokens_in, tokens_out = (count_text(count) or "unknown" for count in known)
+    return f"{at_least}{tokens_in} tokens in / {tokens_out} out"
+
+
+def _cost(card: Card) -> str:
+    """What the run's own model calls and the runs inside its tools cost."""
+    turns = [turn for turn in card.turns if maybe_charged(turn)]
+    known = [cost for cost in (card.run and card.run.cost_usd, *(call.cost_usd for call in card.calls.values())) if cost is not None]
+    if not known:
+        return "cost unknown" if turns else ""
+    at_least = "at least " if any(turn.cost_usd is None for turn in turns) else ""
+    return at_least + cost_text(sum(known))
+
+
+def _shortened(text: str) -> str:
+    head, left_out, tail = cut(text, TEXT)
+    return f"{visible(head)}\n… {left_out:,} characters left out …\n{visible(tail)}" if left_out else visible(text)
+
+
+# ---------------------------------------------------------------------------------------------------- structured answers
+
+
+def json_value(output: Any) -> Any:
+    """A structured answer as what JSON can hold; as its text where it cannot be. Never raises."""
+    try:
+        if callable(dump := getattr(output, "model_dump", None)):
+            output = dump(mode="json")
+        elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+            output = dataclasses.asdict(output)
+        return json.loads(json.dumps(output, default=str))
+    except Exception:  # whatever a user's class does, the card is drawn
+        return _str_of(output)
+
+
+def output_text(output: Any) -> str:
+    """A structured answer as text: indented JSON, or the text itself."""
+    value = json_value(output)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _str_of(output: Any) -> str:
+    try:
+        return str(output)
+    except Exception:
+        return f"<{type(output).__name__} without a text>"

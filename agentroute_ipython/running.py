@@ -1,0 +1,251 @@
+"""The two ways an agent runs in a cell, and how such a cell ends.
+
+1. `run_here`: a `%%agent` cell at the top level of a kernel is rewritten (see `transform.py`) to an `await`, and the run
+   is a task on the kernel's own loop, where connections that earlier cells have opened are usable.
+2. `run_beside`: everywhere else (terminal, `%%capture`, `%%time`, `run_cell_magic`) the run goes to the one background
+   loop, and its events cross a queue to the thread of the cell, which draws.
+
+Both look every tenth of a second whether Stop was pressed: an idle loop would not notice it before its next event, and
+a kernel that awaits takes one interrupt only. The first one cancels the run and waits for it; the second gives it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+from agentroute._portal import GRACE_S, Handle, portal
+from agentroute.errors import ErrorAgent, ErrorInterrupted
+from agentroute.events import AgentEnd, AgentStart, Event
+from agentroute.result import Result
+
+__all__ = ["Interrupted", "Run", "View", "run_beside", "run_here"]
+
+TICK_S = 0.1
+
+
+class View(Protocol):
+    """What draws a run; `LiveView` is one."""
+
+    def show(self) -> None: ...
+    def update(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stop was pressed. The cell fails with this one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Run:
+    """One run as its cell sees it: takes the events, draws them, and keeps how it ended.
+
+    Args:
+        events: begins the run, on the loop that will serve it.
+        keep: is given the Result, whole or partial, before the cell ends.
+    """
+
+    def __init__(
+        self, events: Callable[[], AsyncGenerator[Event, None]], view: View, keep: Callable[[Result[Any]], None]
+    ) -> None:
+        self.events, self._view, self._keep = events, view, keep
+        self._start: AgentStart | None = None
+        self._end: AgentEnd | None = None
+        self._closed = False
+
+    def show(self) -> None:
+        self._view.show()
+
+    def take(self, event: Event) -> None:
+        if self._closed:  # given up, and still going on
+            return
+        if isinstance(event, AgentStart):
+            self._start = event
+        elif isinstance(event, AgentEnd):
+            self._end = event
+            self._keep(event.result)
+        self._view.update(event)
+
+    def finish(self) -> None:
+        """Draws the last state. A run that did not end by itself ends here; what it did so far is its partial result."""
+        try:
+            if self._end is None:
+                error = ErrorInterrupted("the run was stopped before its end")
+                error.result = Result(None, interrupted=True, record=self._start.record if self._start else None)
+                self.take(AgentEnd(error.result, error))
+        finally:
+            self._closed = True
+            self._view.close()
+
+    def fail(self, interrupted: bool) -> None:
+        """Fails the cell when the run was stopped or has failed."""
+        error = self._end.error if self._end else None
+        if interrupted or isinstance(error, ErrorInterrupted):
+            raise Interrupted("the run was stopped; what it did until then is in _agent")
+        if error is not None:
+            raise in_few_lines(error)
+
+
+async def run_here(run: Run) -> None:
+    """Runs on the loop of the caller, to the end.
+
+    Raises:
+        Interrupted: it was stopped. ErrorAgent: it failed; IPython shows it in two lines.
+    """
+
+    async def consume() -> None:
+        async with aclosing(run.events()) as events:
+            async for event in events:
+                run.take(event)
+
+    interrupts = _Interrupts()
+    try:
+        with interrupts:
+            run.show()
+            task = asyncio.create_task(consume())
+            stopping = _Stopping(task.cancel)
+            while not task.done() and not stopping.given_up(interrupts.count):
+                try:
+                    await asyncio.wait({task}, timeout=TICK_S)
+                except asyncio.CancelledError:
+                    interrupts.count += 1
+        if not task.done():
+            task.add_done_callback(_forget)
+        elif not task.cancelled():
+            task.result()
+    finally:
+        run.finish()
+    run.fail(interrupts.count > 0)
+
+
+def run_beside(run: Run) -> None:
+    """Runs on the background loop while this thread draws, to the end. Raises as `run_here`."""
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+
+    async def consume() -> None:
+        try:
+            async with aclosing(run.events()) as stream:
+                async for event in stream:
+                    events.put(event)
+        finally:
+            events.put(None)
+
+    if portal().in_its_thread:
+        raise RuntimeError("an async tool cannot run an agent cell; use `await agent.arun(...)` there")
+    interrupts = _Interrupts()
+    handle = None
+    ended = False
+    try:
+        with interrupts:
+            run.show()
+            handle = portal().start(consume)
+            stopping = _Stopping(handle.cancel)
+            while not ended and not stopping.given_up(interrupts.count):
+                try:
+                    event = events.get(timeout=TICK_S)
+                except queue.Empty:
+                    ended = handle.wait(0) and events.empty()  # cancelled before its first step, it says nothing
+                    continue
+                if event is None:
+                    ended = handle.wait(1.0)
+                else:
+                    run.take(event)
+        if ended:
+            _value_or_cancelled(handle)
+    finally:
+        if handle is not None and not ended:
+            handle.cancel()
+        run.finish()
+    run.fail(interrupts.count > 0)
+
+
+class _Interrupts:
+    """Counts Ctrl-C and the kernel's Stop instead of letting them break in anywhere, such as into a half-drawn card.
+
+    In threads other than the main one there are no signals to count.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._counted)
+        return self
+
+    def _counted(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class _Stopping:
+    """From interrupts to what is done about them: cancel at the first, give up at the second or after GRACE_S seconds."""
+
+    def __init__(self, cancel: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._cancel, self._clock = cancel, clock
+        self._deadline: float | None = None
+
+    def given_up(self, interrupts: int) -> bool:
+        if interrupts and self._deadline is None:
+            self._deadline = self._clock() + GRACE_S
+            self._cancel()
+        return interrupts > 1 or (self._deadline is not None and self._clock() > self._deadline)
+
+
+def _value_or_cancelled(handle: Handle[None]) -> None:
+    try:
+        handle.result()
+    except asyncio.CancelledError:
+        pass  # the run has said so in its own last event
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+class _FewLines:
+    """Stands in for IPython's traceback. Holds text only, so that the error can still be pickled."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def __call__(self) -> list[str]:
+        from IPython.core.getipython import get_ipython
+
+        shell = get_ipython()
+        error = sys.exc_info()[1] or getattr(sys, "last_value", None)
+        if error is None or getattr(getattr(shell, "InteractiveTB", None), "mode", "") != "Verbose":
+            return self.lines
+        return traceback.format_exception(type(error), error, _without_cell(error.__traceback__))
+
+
+def _without_cell(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback below the cell and its magic."""
+    inner = frames
+    while inner is not None and not inner.tb_frame.f_globals.get("__name__", "").startswith("agentroute."):
+        inner = inner.tb_next
+    return inner
+
+
+def in_few_lines(error: ErrorAgent) -> ErrorAgent:
+    """The error, which IPython will now show in two lines; `%tb Verbose` shows where it was raised."""
+    message = " ".join(str(error).split())
+    kept = "what it did until then is in _agent; " if error.result is not None else ""
+    error._render_traceback_ = _FewLines([f"{type(error).__name__}: {message}", f"({kept}%tb Verbose shows the traceback)"])  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,69 @@
+"""The card's style sheet. It is saved with every card, so it is short; a card reads well without it.
+
+Colours are the page's own: JupyterLab's variables, else VS Code's, else mixed from the colour of the text. `&` stands for
+`.agr.agr`, which outweighs what JupyterLab says about tables and code in outputs.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["STYLE"]
+
+_SOURCE = """
+& {
+  --agr-dim: var(--jp-content-font-color2, var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 65%, transparent)));
+  --agr-line: var(--jp-border-color2, var(--vscode-panel-border, color-mix(in srgb, currentColor 20%, transparent)));
+  --agr-soft: color-mix(in srgb, currentColor 4%, transparent);
+  --agr-mono: var(--jp-code-font-family, var(--vscode-editor-font-family, ui-monospace, monospace));
+  --agr-bad: var(--jp-error-color1, var(--vscode-errorForeground, currentColor));
+  --agr-busy: var(--jp-brand-color1, var(--vscode-progressBar-background, currentColor));
+  box-sizing: border-box; width: 100%; max-width: 58em; margin: 4px 0; overflow: hidden;
+  border: 1px solid var(--agr-line); border-radius: 8px;
+  color: var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText));
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; unicode-bidi: isolate;
+}
+& .agr-busy { color: var(--agr-busy); }
+& .agr-bad, &.agr-failed .agr-state { color: var(--agr-bad); }
+&.agr-done .agr-state { color: var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)); }
+&.agr-running .agr-state { color: var(--agr-busy); }
+& .agr-dim { color: var(--agr-dim); }
+& .agr-answer { overflow-x: auto; padding: 14px 18px 16px; font-size: 1.08em; line-height: 1.6; white-space: pre-wrap; }
+& .agr-answer p { margin: 0 0 .7em; text-align: start; unicode-bidi: plaintext; }
+& .agr-answer > :last-child { margin: 0; }
+& .agr-answer summary { color: var(--agr-dim); margin-bottom: .7em; }
+&.agr-running .agr-answer > p:last-child::after { content: "\\2009▍"; color: var(--agr-busy); }
+& .agr-error { margin: 0; padding: 12px 18px; border-inline-start: 4px solid var(--agr-bad); background: var(--agr-soft); white-space: pre-wrap; }
+&.agr-interrupted .agr-error { border-color: var(--agr-dim); }
+& .agr-run { font-size: .9em; }
+& .agr-run > summary { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
+& .agr-run > summary b { color: var(--jp-content-font-color1, inherit); }
+& .agr-run > summary > span { white-space: nowrap; }
+& summary { cursor: pointer; }
+& b { font-weight: 600; }
+& .agr-steps { overflow-x: auto; border-top: 1px solid var(--agr-line); padding: 4px 0 8px; }
+& table { margin: 0; border: 0; border-collapse: collapse; table-layout: auto; font-size: inherit; color: inherit; }
+& thead { border: 0; }
+& table tr { background: none; }
+& :is(th, td) { padding: 3px 7px; border: 0; text-align: end; vertical-align: top; white-space: nowrap; line-height: 1.5; font-weight: 400; }
+& .agr-steps table { width: 100%; }
+& .agr-steps caption { display: none; }
+& .agr-steps :is(th, td):first-child { padding-inline-start: 18px; text-align: start; white-space: normal; }
+& .agr-steps :is(th, td):last-child { padding-inline-end: 18px; }
+& .agr-steps thead th { color: var(--agr-dim); font-size: .92em; }
+& .agr-steps th:first-child { width: 99%; }
+& .agr-steps .agr-turn > * { padding-top: 9px; }
+& .agr-steps td[colspan]:first-child { padding-inline-start: 34px; }
+& .agr-output :is(th, td) { padding: 2px 24px 2px 0; text-align: start; white-space: pre-wrap; }
+& .agr-output th { color: var(--agr-dim); overflow-wrap: break-word; }
+& :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--agr-mono); white-space: pre-wrap; unicode-bidi: plaintext; }
+& pre { max-height: 24em; overflow: auto; }
+"""
+
+
+def _short(source: str) -> str:
+    css = re.sub(r"\s*\n\s*", " ", source).replace("&", ".agr.agr")
+    return re.sub(r" ?([{};>]) ?|(?<=[:,]) ", lambda match: match[1] or "", css).replace(";}", "}").strip()
+
+
+STYLE = _short(_SOURCE)

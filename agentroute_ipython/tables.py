@@ -1,0 +1,101 @@
+"""What `%agent list` and `%agent show` print: small tables as plain text and as static HTML. No key is ever in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .formats import one_line, visible
+
+if TYPE_CHECKING:
+    from agentroute import Agent, ErrorConfig
+
+__all__ = ["Table", "agents_table", "model_text", "settings_table"]
+
+_SETTINGS = (
+    "description", "instructions", "tools", "output", "max_turns", "max_cost", "retries", "temperature", "max_tokens",
+    "timeout", "memory", "history",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain text under heads; without heads the first cell of a row is its head."""
+
+    rows: Sequence[Sequence[str]]
+    heads: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        lines = [list(row) for row in ([self.heads, *self.rows] if self.heads else self.rows)]
+        widths = [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(*lines, strict=True)]
+        indent = "\n" + " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+        padded = [[*(cell.ljust(width) for cell, width in zip(line, widths[:-1], strict=False)), line[-1]] for line in lines]
+        return "\n".join("  ".join(line).replace("\n", indent).rstrip() for line in padded)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col" style="text-align:left">{_html(cell)}</th>' for cell in self.heads)
+        body = "".join(
+            f'<tr><th scope="row" style="text-align:left">{_html(row[0])}</th>'
+            + "".join(f'<td style="text-align:left">{_html(cell)}</td>' for cell in row[1:])
+            + "</tr>"
+            for row in self.rows
+        )
+        return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+
+
+def agents_table(agents: Mapping[str, tuple[Agent[Any] | ErrorConfig, str]]) -> Table:
+    """One row an agent. One that cannot be made any more says why instead of its instructions."""
+    rows = []
+    for name, (agent, where) in agents.items():
+        if isinstance(agent, Exception):
+            rows.append((name, "", "", one_line(str(agent), 80), where))
+        else:
+            about = one_line(agent.instructions or agent.description or "", 60)
+            rows.append((name, model_text(agent), one_line(", ".join(agent.tools_map), 60), about, where))
+    return Table(rows, ("agent", "model", "tools", "instructions", "defined by"))
+
+
+def settings_table(agent: Agent[Any], where: str) -> Table:
+    """One row a setting that is set."""
+    rows = [("agent", agent.name), ("defined by", where), ("model", model_text(agent))]
+    if agent.base_url:
+        rows.append(("base_url", _without_password(agent.base_url)))
+    for setting in _SETTINGS:
+        value = agent.tools_map if setting == "tools" else getattr(agent, setting)
+        if value is not None and value != {}:
+            rows.append((setting, _setting_text(value)))
+    return Table(rows)
+
+
+def model_text(agent: Agent[Any]) -> str:
+    """The model as it was asked for; of a Model object its id."""
+    model = agent.model
+    if model is None or isinstance(model, str):
+        return _without_password(one_line(model or "", 120))
+    return one_line(f"{getattr(model, 'model_id', '')} ({type(model).__name__})".lstrip(), 120)
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return ", ".join(value)
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    if (path := getattr(value, "path", None)) is not None:
+        return f"{type(value).__name__}({str(path)!r})"
+    return repr(value) if dataclasses.is_dataclass(value) else type(value).__name__
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
+
+
+def _html(text: str) -> str:
+    return html.escape(text, quote=False).replace("\n", "<br>")

@@ -1,0 +1,288 @@
+import asyncio
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import pytest
+
+from agentroute import Agent, ErrorInterrupted, ErrorMaxTurns, LLMRequest, Result, ToolCall
+from agentroute.events import AgentEnd, AgentStart, Event, TextDelta
+from agentroute.testing import ModelFunction, ModelScripted
+from agentroute_ipython.running import Interrupted, Run, _Stopping, run_beside, run_here
+
+Events = Callable[[], AsyncGenerator[Event, None]]
+colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+class Recorder:
+    """A view that writes down what it is told, and who told it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.events: list[Event] = []
+        self.threads: set[str] = set()
+
+    def show(self) -> None:
+        self.seen.append("show")
+
+    def update(self, event: Event) -> None:
+        self.seen.append(event.kind)
+        self.events.append(event)
+        self.threads.add(threading.current_thread().name)
+
+    def close(self) -> None:
+        self.seen.append("close")
+
+
+class Cell:
+    """A run, its view and the results it was told to keep."""
+
+    def __init__(self, events: Events) -> None:
+        self.view = Recorder()
+        self.kept: list[Result[Any]] = []
+        self.run = Run(events, self.view, self.kept.append)
+
+    @classmethod
+    def of(cls, *answers: Any, tools: Any = (), **options: Any) -> "Cell":
+        agent = Agent("bot", model=ModelScripted(answers, **options), tools=tools, max_turns=3)
+        return cls(partial(agent.events, "hi"))
+
+
+def on_this_loop(run: Run) -> None:
+    asyncio.run(run_here(run))
+
+
+@pytest.fixture(params=[on_this_loop, run_beside])
+def way(request: pytest.FixtureRequest) -> Callable[[Run], None]:
+    """Both ways a cell runs: what holds for one holds for the other."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def press_stop() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def press_stop_and_wait(request: LLMRequest) -> Coroutine[Any, Any, str]:
+    press_stop()
+    return asyncio.sleep(30, "never said")
+
+
+def test_whole_run_is_drawn_and_kept(way: Callable[[Run], None]) -> None:
+    cell = Cell.of(ToolCall("1", "add", {"a": 1, "b": 2}), "It is 3.", tools=[add])
+    way(cell.run)
+    assert cell.view.seen[:3] == ["show", "agent_start", "turn_start"]
+    assert cell.view.seen[-2:] == ["agent_end", "close"]
+    assert {"tool_call_start", "tool_call_end", "text_delta"} <= set(cell.view.seen)
+    assert [result.output for result in cell.kept] == ["It is 3."]
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def test_thread_of_the_cell_draws(way: Callable[[Run], None]) -> None:
+    cell = Cell.of("hello")
+    way(cell.run)
+    assert cell.view.threads == {threading.current_thread().name}
+
+
+def test_context_variables_reach_the_run(way: Callable[[Run], None]) -> None:
+    def paint(request: LLMRequest) -> str:
+        return colour.get()
+
+    cell = Cell.of(paint)
+    token = colour.set("red")
+    way(cell.run)
+    colour.reset(token)
+    assert cell.kept[0].output == "red"
+
+
+def test_run_beside_works_under_a_running_loop() -> None:
+    async def cell_in_a_kernel() -> str:
+        cell = Cell.of("hello")
+        run_beside(cell.run)
+        return str(cell.kept[0])
+
+    assert asyncio.run(cell_in_a_kernel()) == "hello"
+
+
+def test_run_here_runs_on_the_loop_of_the_caller() -> None:
+    async def main() -> bool:
+        loops = []
+
+        async def answer(request: LLMRequest) -> str:
+            loops.append(asyncio.get_running_loop())
+            return "x"
+
+        await run_here(Cell(partial(Agent("bot", model=ModelFunction(answer)).events, "hi")).run)
+        return loops == [asyncio.get_running_loop()]
+
+    assert asyncio.run(main())
+
+
+def failed(way: Callable[[Run], None]) -> tuple[Cell, ErrorMaxTurns]:
+    cell = Cell.of(*[ToolCall("1", "add", {"a": 1, "b": 2})] * 3, tools=[add])
+    with pytest.raises(ErrorMaxTurns) as caught:
+        way(cell.run)
+    return cell, caught.value
+
+
+def test_failed_run_raises_its_own_error_with_its_result_kept(way: Callable[[Run], None]) -> None:
+    cell, error = failed(way)
+    assert cell.view.seen[-2:] == ["agent_end", "close"]
+    assert cell.kept == [error.result]
+    assert len(cell.kept[0].record.tool_calls) == 3
+
+
+def test_failed_run_is_shown_in_two_lines(way: Callable[[Run], None]) -> None:
+    _, error = failed(way)
+    first, second = error._render_traceback_()
+    assert first.startswith("ErrorMaxTurns: turn 4 would pass max_turns=3")
+    assert second == "(what it did until then is in _agent; %tb Verbose shows the traceback)"
+
+
+def test_error_that_was_shown_can_still_be_pickled(way: Callable[[Run], None]) -> None:
+    _, error = failed(way)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again._render_traceback_()) == (ErrorMaxTurns, str(error), error._render_traceback_())
+
+
+def test_stop_while_the_model_is_silent_takes_under_a_second(way: Callable[[Run], None]) -> None:
+    cell = Cell(partial(Agent("bot", model=ModelFunction(press_stop_and_wait)).events, "hi"))
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="what it did until then is in _agent"):
+        way(cell.run)
+    assert time.monotonic() - began < 1
+    assert cell.view.seen[-2:] == ["agent_end", "close"]
+    end = cell.view.events[-1]
+    assert isinstance(end, AgentEnd)
+    assert isinstance(end.error, ErrorInterrupted)
+    assert cell.kept == [end.result]
+    assert end.result.interrupted
+    assert end.result.record.run.status == "interrupted"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_stop_in_a_tool_takes_under_a_second(way: Callable[[Run], None], kind: str) -> None:
+    release = threading.Event()
+
+    def sync_tool() -> str:
+        press_stop()
+        release.wait(30)
+        return "late"
+
+    async def async_tool() -> str:
+        press_stop()
+        await asyncio.sleep(30)
+        return "late"
+
+    cell = Cell.of(ToolCall("1", f"{kind}_tool", {}), tools=[sync_tool, async_tool])
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    release.set()
+    assert time.monotonic() - began < 1
+    assert [call.status for call in cell.kept[0].record.tool_calls] == ["interrupted"]
+
+
+def test_stop_while_drawing_breaks_nothing(way: Callable[[Run], None]) -> None:
+    class Stopped(Recorder):
+        def update(self, event: Event) -> None:
+            if isinstance(event, AgentStart):
+                press_stop()
+            super().update(event)
+
+    cell = Cell.of("hello", delay_s=30)
+    cell.run._view = cell.view = Stopped()
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert cell.view.seen[-2:] == ["agent_end", "close"]
+
+
+async def stubborn() -> AsyncGenerator[Event, None]:
+    """A run that does not end when it is cancelled the first time."""
+    run = Agent("bot", model=ModelScripted(["x"])).events("hi")
+    yield await anext(run)
+    press_stop()
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        press_stop()
+        await asyncio.sleep(1)
+    await run.aclose()
+    yield TextDelta("too late")
+
+
+def test_second_stop_gives_a_stubborn_run_up(way: Callable[[Run], None]) -> None:
+    cell = Cell(stubborn)
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert cell.view.seen == ["show", "agent_start", "agent_end", "close"]
+    assert cell.kept[0].interrupted
+    assert cell.kept[0].record.run.agent_name == "bot"
+    assert time.monotonic() - began < 2
+
+
+def test_one_stop_is_enough_after_the_grace() -> None:
+    cancelled = []
+    now = [100.0]
+    stopping = _Stopping(lambda: cancelled.append(now[0]), clock=lambda: now[0])
+    assert not stopping.given_up(0)
+    assert not stopping.given_up(1)
+    now[0] = 102.9
+    assert not stopping.given_up(1)
+    now[0] = 103.1
+    assert stopping.given_up(1)
+    assert cancelled == [100.0]
+
+
+def test_cancelling_the_cell_stops_the_run() -> None:
+    cell = Cell.of("hello", delay_s=30)
+
+    async def kernel() -> None:
+        task = asyncio.create_task(run_here(cell.run))
+        asyncio.get_running_loop().call_later(0.02, task.cancel)
+        with pytest.raises(Interrupted):
+            await task
+
+    # A KeyboardInterrupt leaves a task through the loop as well, as IPython's own cells never let it.
+    with pytest.raises(Interrupted):
+        asyncio.run(kernel())
+    assert cell.kept[0].interrupted
+
+
+def test_ctrl_c_works_as_before_afterwards(way: Callable[[Run], None]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    way(Cell.of("hello").run)
+    failed(way)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_view_that_fails_leaves_no_run_behind(way: Callable[[Run], None]) -> None:
+    class Broken(Recorder):
+        def update(self, event: Event) -> None:
+            super().update(event)
+            assert event.kind != "text_delta", "cannot draw"
+
+    cell = Cell.of("hello", "more")
+    cell.run._view = cell.view = Broken()
+    with pytest.raises(AssertionError, match="cannot draw"):
+        way(cell.run)
+    assert cell.view.seen[-1] == "close"
+    assert len(cell.kept) == 1
+
+
+def test_cell_inside_an_async_tool_is_refused_instead_of_hanging() -> None:
+    async def cell_in_tool() -> None:
+        run_beside(Cell.of("hello").run)
+
+    cell = Cell.of(ToolCall("1", "cell_in_tool", {}), "done", tools=[cell_in_tool])
+    run_beside(cell.run)
+    assert "await agent.arun" in cell.kept[0].record.tool_calls[0].result_text

@@ -1,0 +1,183 @@
+"""Agent: its arguments, copies, and the ways to run it."""
+
+import asyncio
+import inspect
+import threading
+
+import pytest
+
+from agentroute import Agent, Context, ErrorConfig, Event, Memory, tool
+from agentroute.testing import ModelScripted
+
+
+def scripted(*answers, **options) -> Agent:
+    return Agent("a", model=ModelScripted(list(answers) or ["hello"]), **options)
+
+
+WRONG = [
+    ({"name": ""}, "name must be a text that is not empty"),
+    ({"name": 5}, "name must be a text"),
+    ({"model": 5}, "model must be a model string or a Model"),
+    ({"model": " "}, "model is an empty string"),
+    ({"instructions": 5}, "instructions must be a text, got int"),
+    ({"api_key": 5}, "api_key must be a str"),
+    ({"max_turns": 0}, "max_turns must be a whole number of at least 1, got 0"),
+    ({"max_turns": 2.5}, "max_turns must be a whole number"),
+    ({"max_turns": True}, "max_turns must be a whole number"),
+    ({"max_cost": -1}, "max_cost must be a number of at least 0, got -1"),
+    ({"max_cost": float("nan")}, "max_cost must be a number"),
+    ({"max_cost": "1"}, "max_cost must be a number"),
+    ({"retries": -1}, "retries must be a whole number of at least 0"),
+    ({"temperature": -0.1}, "temperature must be a number of at least 0"),
+    ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1"),
+    ({"timeout": 0}, "timeout must be a number above 0, got 0"),
+    ({"extra": "seed"}, "extra must be a dictionary"),
+    ({"output_mode": "json"}, "output_mode must be one of auto, tool, native, prompted, text; got 'json'"),
+    ({"memory": 123}, "memory must have the methods get_messages, add_messages; int lacks"),
+    ({"history": 123}, "history must have the methods compact"),
+    ({"store": "runs.db"}, "store must have the methods save; str lacks"),
+    ({"tools": "add"}, "tools must be a list of functions or Tools, got str"),
+    ({"tools": [5]}, "a tool must be a function or a Tool, got int"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[f"{k}={v!r}" for row, _ in WRONG for k, v in row.items()])
+def test_a_wrong_argument_says_what_was_expected_and_what_came(arguments, words):
+    with pytest.raises(ErrorConfig) as caught:
+        Agent(**{"name": "a", **arguments})
+    assert words in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("call", [lambda: Agent("a", modle="x"), lambda: scripted().run("x", sesion_id="s"), lambda: scripted().replace(modle="x")])
+def test_an_unknown_keyword_is_an_error(call):
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        call()
+
+
+def test_a_run_without_a_model_names_the_agent():
+    with pytest.raises(ErrorConfig, match="agent 'a' has no model"):
+        Agent("a").run("hi")
+
+
+def test_replace_keeps_everything_else():
+    original = scripted(tools=[tool(print)], memory=Memory(), max_turns=3, instructions="x")
+    original.output_validator(lambda ctx, output: None)
+    copy = original.replace(max_turns=5, temperature=0.5)
+    assert (copy.max_turns, copy.temperature, copy.instructions) == (5, 0.5, "x")
+    assert (copy.model, copy.memory, copy.tools_map, copy.output_validators) == (
+        original.model, original.memory, original.tools_map, original.output_validators,
+    )  # fmt: skip
+    assert original.max_turns == 3
+
+
+def test_every_constructor_argument_can_be_read_back():
+    agent = scripted()
+    assert all(hasattr(agent, name) for name in inspect.signature(Agent).parameters)
+
+
+def test_a_validator_defined_again_replaces_the_first():
+    agent = scripted("x")
+    for _ in range(2):
+
+        @agent.output_validator
+        def check(ctx, output): ...
+
+    assert len(agent.output_validators) == 1
+
+
+def test_run_and_arun_give_the_same():
+    assert scripted().run("hi").output == asyncio.run(scripted().arun("hi")).output == "hello"
+
+
+def test_gather_over_one_agent():
+    agent = scripted(*["hello"] * 10)
+
+    async def main():
+        return await asyncio.gather(*(agent.arun(f"{i}") for i in range(10)))
+
+    assert [str(result) for result in asyncio.run(main())] == ["hello"] * 10
+
+
+@pytest.mark.parametrize("use", [lambda agent: agent.run("hi"), lambda agent: list(agent.stream("hi"))])
+def test_blocking_inside_a_running_loop_is_refused_with_the_right_words(use):
+    async def main():
+        use(scripted())
+
+    with pytest.raises(RuntimeError, match=r"await agent\.arun\(|async for event in agent\.stream\("):
+        asyncio.run(main())
+
+
+def test_run_works_from_a_thread_and_from_a_plain_tool():
+    inner = scripted("inner")
+
+    @tool
+    def ask() -> str:
+        return inner.run("sub").output
+
+    from agentroute import ToolCall
+
+    outer = scripted(ToolCall("1", "ask", {}), "outer", tools=[ask])
+    outputs: list[str] = []
+    thread = threading.Thread(target=lambda: outputs.append(outer.run("go").output))
+    thread.start()
+    thread.join(10)
+    assert outputs == ["outer"]
+
+
+def test_an_async_tool_that_blocks_the_loop_is_told_not_to():
+    inner = scripted("inner")
+
+    @tool
+    async def ask() -> str:
+        return inner.run("sub").output
+
+    from agentroute import ToolCall
+
+    result = scripted(ToolCall("1", "ask", {}), "outer", tools=[ask]).run("go")
+    assert "await agent.arun" in result.record.tool_calls[0].result_text
+
+
+def test_a_stream_can_be_read_with_async_for():
+    async def main() -> list[str]:
+        stream = scripted("hello you").stream("hi")
+        kinds = [event.kind async for event in stream]
+        assert stream.result.output == "hello you"
+        return kinds
+
+    assert asyncio.run(main())[-1] == "agent_end"
+
+
+def test_a_failed_stream_raises_after_its_last_event():
+    seen = []
+    with pytest.raises(ErrorConfig):
+        for event in Agent("a").stream("hi"):
+            seen.append(event.kind)
+    assert seen == ["agent_start", "agent_end"]
+
+
+def test_the_result_of_a_stream_is_not_there_before_its_end():
+    with pytest.raises(RuntimeError, match="not ended"):
+        _ = scripted().stream("hi").result
+
+
+def test_events_have_a_kind_and_data():
+    events = list(scripted("hello").stream("hi"))
+    assert [event.data["delta"] for event in events if event.kind == "text_delta"] == ["hell", "o"]
+    assert Event("text_delta", {"delta": "x"}) == Event("text_delta", {"delta": "x"})
+
+
+def test_context_variables_reach_a_plain_tool():
+    import contextvars
+
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("set")
+
+    @tool
+    def look(ctx: Context) -> str:
+        return variable.get()
+
+    from agentroute import ToolCall
+
+    result = scripted(ToolCall("1", "look", {}), "ok", tools=[look]).run("go")
+    assert result.record.tool_calls[0].result_text == "set"

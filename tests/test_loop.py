@@ -1,0 +1,519 @@
+"""One run, as a stream of events: turns, tools, answers, limits, failures."""
+
+import asyncio
+import threading
+import time
+from contextlib import aclosing
+
+import pytest
+from pydantic import BaseModel
+
+from agentroute import (
+    Agent,
+    Context,
+    ErrorAgent,
+    ErrorBudget,
+    ErrorConfig,
+    ErrorInterrupted,
+    ErrorMaxTurns,
+    ErrorOutput,
+    ErrorRefused,
+    ErrorRun,
+    ErrorTool,
+    ErrorTruncated,
+    LLMResponse,
+    Memory,
+    Message,
+    Retry,
+    ToolCall,
+    tool,
+)
+from agentroute.errors import ErrorModelServer
+from agentroute.events import AgentEnd, ToolCallEnd, ToolCallStart
+from agentroute.testing import ModelFunction, ModelScripted
+
+
+class Invoice(BaseModel):
+    number: str
+    total: float
+
+
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+def agent(*answers, tools=(add,), **options) -> Agent:
+    model_options = {key: options.pop(key) for key in ("cost_usd", "delay_s", "chunk_s") if key in options}
+    return Agent("test", model=ModelScripted(list(answers), **model_options), tools=list(tools), **options)
+
+
+def call(name: str = "add", call_id: str = "1", **arguments) -> ToolCall:
+    return ToolCall(call_id, name, arguments)
+
+
+def failed(runner: Agent, kind: type[ErrorAgent], prompt: str = "go", **options) -> ErrorAgent:
+    with pytest.raises(kind) as caught:
+        runner.run(prompt, **options)
+    assert caught.value.result is not None
+    return caught.value
+
+
+# ---- turns and tools
+
+
+def test_a_tool_call_is_run_and_its_result_sent_back():
+    runner = agent(call(a=1, b=2), "It is 3.")
+    result = runner.run("1+2?")
+    assert result.output == "It is 3."
+    assert runner.model.requests[1].messages[-1] == Message("tool", "3", tool_call_id="1", name="add")
+
+
+def test_the_events_come_in_order():
+    kinds = [event.kind for event in agent(call(a=1, b=2), "three").stream("1+2?")]
+    assert kinds == [
+        "agent_start", "turn_start", "turn_end", "tool_call_start", "tool_call_end",
+        "turn_start", "text_delta", "text_delta", "turn_end", "agent_end",
+    ]  # fmt: skip
+
+
+def test_instructions_come_first_and_only_once():
+    runner = agent(call(a=1, b=2), "done", instructions="Be brief.")
+    runner.run("hi")
+    assert [message.role for message in runner.model.requests[1].messages] == ["system", "user", "assistant", "tool"]
+
+
+def test_a_streamed_run_and_a_plain_one_give_the_same_result():
+    plain = agent(call(a=1, b=2), "three").run("1+2?")
+    stream = agent(call(a=1, b=2), "three").stream("1+2?")
+    list(stream)
+    assert (stream.result.output, stream.result.messages, stream.result.usage) == (plain.output, plain.messages, plain.usage)
+
+
+def test_parallel_tools_run_side_by_side_and_answer_in_call_order():
+    @tool
+    def wait(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    calls = [call("wait", str(i), seconds=seconds) for i, seconds in enumerate([0.3, 0.1, 0.2, 0.3])]
+    runner = agent(calls, "done", tools=[wait])
+    began = time.perf_counter()
+    ends = [event.record.call_index for event in runner.stream("go") if isinstance(event, ToolCallEnd)]
+    assert time.perf_counter() - began < 0.6
+    assert ends == [2, 3, 1, 4]
+    assert [m.content for m in runner.model.requests[1].messages if m.role == "tool"] == ["0.3", "0.1", "0.2", "0.3"]
+
+
+def test_a_blocking_tool_does_not_block_the_loop():
+    @tool
+    def block() -> str:
+        time.sleep(0.3)
+        return "ok"
+
+    async def main() -> int:
+        ticks = 0
+        running = asyncio.ensure_future(agent(call("block"), "done", tools=[block]).arun("go"))
+        while not running.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        return ticks
+
+    assert asyncio.run(main()) > 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "error_type", "told"),
+    [
+        (call("nothing"), "UnknownTool", "There is no tool 'nothing'. Tools: add."),
+        (call(a="x", b=2), "InvalidArguments", 'a: Input should be a valid integer, unable to parse string as an integer (got "x")'),
+        (call(a=1), "InvalidArguments", "b: missing; it is required"),
+        (call(a=1, b=2, c=3), "InvalidArguments", "c: there is no such argument"),
+        (ToolCall("1", "add", "{broken"), "InvalidArguments", "not valid JSON"),
+        (ToolCall("1", "add", "[1, 2]"), "InvalidArguments", "Input should be an object (got [1, 2])"),
+    ],
+)
+def test_a_wrong_call_is_not_run_and_the_model_is_told_why(asked, error_type, told):
+    result = agent(asked, "sorry").run("go")
+    assert result.output == "sorry"
+    record = result.record.tool_calls[0]
+    assert (record.status, record.error_type) == ("error", error_type)
+    assert told in record.result_text
+
+
+def test_arguments_that_are_no_json_are_not_echoed():
+    runner = agent(ToolCall("1", "add", "{broken"), "sorry")
+    result = runner.run("go")
+    assert runner.model.requests[1].messages[-2].tool_calls[0]["function"]["arguments"] == "{}"
+    assert result.record.tool_calls[0].arguments_text == "{broken"
+
+
+def test_text_numbers_are_coerced():
+    assert agent(ToolCall("1", "add", '{"a": "1", "b": 2.0}'), "ok").run("go").record.tool_calls[0].result_text == "3"
+
+
+def _broken_message() -> Exception:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    return Broken()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("bad"), StopIteration("x"), RecursionError(), MemoryError(), SystemExit(3), ExceptionGroup("g", [ValueError("a")]),
+     Exception("x" * 1_000_000), Exception("\x1b[31mred\u202e"), _broken_message()],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_whatever_a_tool_raises_is_told_to_the_model(error, asynchronous):
+    def fail() -> str:
+        raise error
+
+    async def afail() -> str:
+        raise error if not isinstance(error, StopIteration) else RuntimeError("StopIteration")
+
+    runner = agent(call("fail"), "went on", tools=[tool(name="fail")(afail if asynchronous else fail)])
+    result = runner.run("go")
+    assert result.output == "went on"
+    text = result.record.tool_calls[0].result_text
+    assert text.startswith("Error: ")
+    assert len(text) < 5000
+    assert not set(text) & set("\x1b\u202e")
+
+
+def test_a_tool_that_takes_too_long_is_stopped_and_the_run_goes_on():
+    @tool(timeout=0.2)
+    def slow() -> str:
+        time.sleep(5)
+        return "late"
+
+    began = time.perf_counter()
+    result = agent(call("slow"), "went on", tools=[slow]).run("go")
+    assert time.perf_counter() - began < 2
+    assert result.record.tool_calls[0].error_type == "TimeoutError"
+    assert "took longer than 0.2 s" in result.record.tool_calls[0].result_text
+
+
+def test_the_context_tells_a_tool_where_it_is_and_cannot_be_used_to_change_the_run():
+    seen = []
+
+    @tool
+    def look(word: str, ctx: Context) -> str:
+        seen.append((word, ctx.deps, ctx.step, ctx.session_id, ctx.agent_name, ctx.messages[-1]["tool_calls"][0]["function"]["name"]))
+        ctx.usage.total_cost_usd = -5
+        ctx.messages.clear()
+        return "ok"
+
+    result = agent(call("look", word="w"), "done", tools=[look], cost_usd=0.25).run("go", deps={"k": 1}, session_id="s")
+    assert seen == [("w", {"k": 1}, 1, "s", "test", "look")]
+    assert result.usage.total_cost_usd == 0.5
+    assert len(result.messages) == 4
+
+
+def test_the_model_cannot_supply_the_context():
+    @tool
+    def look(ctx: Context) -> str:
+        return type(ctx).__name__
+
+    result = agent(ToolCall("1", "look", {"ctx": "mine"}), "done", tools=[look]).run("go")
+    assert result.record.tool_calls[0].error_type == "InvalidArguments"
+
+
+# ---- nested runs
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_run_inside_a_tool_counts_in_the_parents_usage(how):
+    inner = agent("inner answer", cost_usd=0.5)
+
+    def ask() -> str:
+        return inner.run("sub").output
+
+    async def aask() -> str:
+        return (await inner.arun("sub")).output
+
+    outer = agent(call("ask"), "done", tools=[tool(name="ask")(ask if how == "sync" else aask)], cost_usd=0.1)
+    result = outer.run("go")
+    assert result.usage.total_cost_usd == pytest.approx(0.7)
+    assert result.usage.model_calls == 3
+    assert result.record.run.cost_usd == pytest.approx(0.2)
+    assert result.record.tool_calls[0].cost_usd == 0.5
+
+
+# ---- limits
+
+
+def test_max_turns_ends_an_endless_run_after_exactly_that_many_requests():
+    runner = Agent("loop", model=ModelFunction(lambda request: call(a=1, b=1)), tools=[add], max_turns=3)
+    error = failed(runner, ErrorMaxTurns)
+    assert (error.turn, error.limit, len(runner.model.requests)) == (4, 3, 3)
+    assert len(error.result.record.tool_calls) == 3
+
+
+def test_max_cost_stops_before_the_next_request():
+    runner = Agent("dear", model=ModelFunction(lambda request: call(a=1, b=1), cost_usd=0.2), tools=[add], max_cost=0.5)
+    error = failed(runner, ErrorBudget)
+    assert (round(error.spent, 6), error.limit, len(runner.model.requests)) == (0.6, 0.5, 3)
+    assert error.result.usage.total_cost_usd == pytest.approx(0.6)
+
+
+def test_an_answer_that_went_over_the_limit_is_not_thrown_away():
+    assert failed(agent("the answer", cost_usd=1.0, max_cost=0.5), ErrorBudget).result.output == "the answer"
+
+
+def test_a_cost_nobody_reports_is_not_free():
+    error = failed(agent(call(a=1, b=1), "never asked", cost_usd=None, max_cost=0.5), ErrorBudget)
+    assert "reports no cost" in str(error)
+
+
+def test_limits_of_a_run_override_the_agents():
+    runner = agent(call(a=1, b=1), call(a=1, b=1), "done", max_turns=1)
+    assert runner.run("go", max_turns=3).output == "done"
+    failed(agent("x", cost_usd=1.0), ErrorBudget, max_cost=0.1)
+
+
+# ---- structured output
+
+
+def test_the_answer_is_of_the_type_asked_for():
+    result = agent(call("final_answer", number="42", total=199.0), output=Invoice).run("read it")
+    assert result.output == Invoice(number="42", total=199.0)
+    assert result.messages[-1] == {"role": "assistant", "content": '{"number": "42", "total": 199.0}'}
+
+
+def test_other_tools_can_be_called_before_the_final_answer():
+    runner = agent(call(a=1, b=2), call("final_answer", number="1", total=3), output=Invoice)
+    assert runner.run("go").output.total == 3
+    assert runner.model.requests[0].tool_choice == "auto"
+
+
+def test_without_other_tools_the_answer_is_required():
+    runner = agent(call("final_answer", number="1", total=3), output=Invoice, tools=[])
+    runner.run("go")
+    assert runner.model.requests[0].tool_choice == "required"
+
+
+@pytest.mark.parametrize(
+    ("kind", "wire", "value"),
+    [(list[int], {"value": [1, 2]}, [1, 2]), (int, {"value": 7}, 7), (Invoice | None, {"value": None}, None), (dict[str, int], {"a": 1}, {"a": 1})],
+)
+def test_types_that_are_no_object_are_wrapped_and_unwrapped(kind, wire, value):
+    assert agent(call("final_answer", **wire), output=kind).run("go").output == value
+
+
+def test_a_typed_answer_given_as_text_is_read_all_the_same():
+    assert agent('Sure:\n```json\n{"number": "1", "total": 2}\n```', output=Invoice).run("go").output.total == 2
+
+
+def test_a_wrong_answer_is_sent_back_within_retries():
+    runner = agent(call("final_answer", number="1"), call("final_answer", number="1", total=5), output=Invoice)
+    assert runner.run("go").output.total == 5
+    assert "total: missing" in runner.model.requests[1].messages[-1].content
+
+
+def test_retries_are_counted_exactly():
+    wrong = [call("final_answer", number="1")] * 5
+    for retries in (0, 1, 2):
+        runner = agent(*wrong, output=Invoice, retries=retries)
+        failed(runner, ErrorOutput)
+        assert len(runner.model.requests) == retries + 1
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_validator_can_ask_again_and_replace(asynchronous):
+    runner = agent(call("final_answer", number="1", total=-5), call("final_answer", number="1", total=5), output=Invoice)
+
+    def positive(ctx: Context, output: Invoice) -> Invoice:
+        if output.total <= 0:
+            raise Retry("total must be greater than zero")
+        return output.model_copy(update={"number": f"checked {ctx.retry}"})
+
+    async def apositive(ctx: Context, output: Invoice) -> Invoice:
+        return positive(ctx, output)
+
+    runner.output_validator(apositive if asynchronous else positive)
+    assert runner.run("go").output == Invoice(number="checked 1", total=5)
+    assert "total must be greater than zero" in runner.model.requests[1].messages[-1].content
+
+
+def test_an_answer_beside_other_calls_leaves_no_call_unanswered():
+    runner = agent(
+        [call(call_id="a", a=1, b=2), call("final_answer", "b", number="1")], call("final_answer", number="1", total=2), output=Invoice
+    )
+    assert runner.run("go").output.total == 2
+    told = {message.tool_call_id: message.content for message in runner.model.requests[1].messages if message.role == "tool"}
+    assert told["a"].startswith("Not run")
+    assert "total: missing" in told["b"]
+
+
+def test_a_failing_validator_ends_the_run_with_an_agent_error():
+    runner = agent("x")
+    runner.output_validator(lambda ctx, output: 1 / 0)
+    assert isinstance(failed(runner, ErrorRun).__cause__, ZeroDivisionError)
+
+
+def test_tool_retries_are_bounded():
+    @tool
+    def picky(x: int) -> str:
+        raise Retry("use a bigger x")
+
+    runner = Agent("t", model=ModelFunction(lambda request: call("picky", x=1)), tools=[picky], retries=2)
+    error = failed(runner, ErrorTool)
+    assert (error.tool_name, len(runner.model.requests)) == ("picky", 3)
+
+
+# ---- answers that are none
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (LLMResponse(None, refusal="I will not"), ErrorRefused),
+        (LLMResponse("par", finish_reason="content_filter"), ErrorRefused),
+        (LLMResponse(None, [call(a=1, b=2).to_wire()], finish_reason="length"), ErrorTruncated),
+    ],
+)
+def test_refusals_and_cut_tool_calls_are_errors(response, kind):
+    error = failed(agent(response), kind)
+    assert error.result.record.tool_calls == []
+
+
+def test_a_cut_typed_answer_is_an_error_and_a_cut_text_is_marked():
+    failed(agent(LLMResponse('{"number', finish_reason="length"), output=Invoice), ErrorTruncated)
+    result = agent(LLMResponse("half a sen", finish_reason="length")).run("go")
+    assert (result.output, result.record.turns[0].finish_reason) == ("half a sen", "length")
+
+
+def test_an_empty_answer_is_an_empty_text():
+    assert agent(LLMResponse(None, finish_reason="stop")).run("go").output == ""
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", None])
+def test_an_empty_prompt_is_refused_before_any_request(prompt):
+    runner = agent("x")
+    failed(runner, ErrorConfig, prompt=prompt)
+    assert runner.model.requests == []
+
+
+def test_a_model_that_fails_ends_the_run_with_what_was_done():
+    error = failed(agent(call(a=1, b=2), ErrorModelServer("gone", status=500)), ErrorModelServer)
+    assert [record.result_text for record in error.result.record.tool_calls] == ["3"]
+    assert [turn.error_type for turn in error.result.record.turns] == [None, "ErrorModelServer"]
+    assert error.result.record.run.status == "error"
+
+
+# ---- stopping
+
+
+def test_leaving_a_stream_early_stops_the_tool():
+    began, stopped = threading.Event(), threading.Event()
+
+    @tool
+    async def forever() -> str:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+        return "never"
+
+    for event in agent(call("forever"), tools=[forever]).stream("go"):
+        if isinstance(event, ToolCallStart):
+            began.wait(5)
+            break
+    assert stopped.wait(5)
+
+
+def test_cancelling_stops_the_tool_and_still_tells_the_end():
+    stopped, seen = [], []
+
+    @tool
+    async def forever() -> str:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.append(True)
+        return "never"
+
+    async def consume() -> None:
+        async with aclosing(agent(call("forever"), tools=[forever]).events("go")) as events:
+            async for event in events:
+                seen.append(event)
+
+    async def main() -> None:
+        task = asyncio.create_task(consume())
+        while not any(isinstance(event, ToolCallStart) for event in seen):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    end = seen[-1]
+    assert stopped == [True]
+    assert isinstance(end, AgentEnd)
+    assert isinstance(end.error, ErrorInterrupted)
+    assert end.result.interrupted
+    assert end.result.record.run.status == "interrupted"
+    assert end.result.record.tool_calls[0].status == "interrupted"
+
+
+def test_text_that_came_before_the_stop_is_kept():
+    async def main() -> AgentEnd:
+        seen = []
+
+        async def consume() -> None:
+            async for event in agent("a long answer that takes its time", chunk_s=0.02).events("go"):
+                seen.append(event)
+
+        task = asyncio.create_task(consume())
+        while not any(event.kind == "text_delta" for event in seen):
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return seen[-1]
+
+    end = asyncio.run(main())
+    assert end.result.messages[-1]["role"] == "assistant"
+    assert "a long answer that takes its time".startswith(end.result.messages[-1]["content"])
+
+
+# ---- memory
+
+
+def test_a_conversation_goes_on_in_the_next_run():
+    memory = Memory()
+    runner = agent("Hello Ada.", "Ada.", memory=memory, instructions="Be kind.")
+    runner.run("I am Ada.")
+    runner.run("Who am I?")
+    assert [message.text for message in runner.model.requests[1].messages] == ["Be kind.", "I am Ada.", "Hello Ada.", "Who am I?"]
+
+
+def test_sessions_are_kept_apart():
+    runner = agent("1", "2", "3", memory=Memory())
+    for session in ("a", "b", "a"):
+        runner.run(f"in {session}", session_id=session)
+    assert [message.text for message in runner.model.requests[2].messages] == ["in a", "1", "in a"]
+
+
+def test_a_failed_run_keeps_the_users_message_and_a_valid_history():
+    memory = Memory()
+    failed(agent(call(a=1, b=2), call(a=1, b=2), memory=memory, max_turns=1), ErrorMaxTurns)
+    assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool"]
+    failed(agent(LLMResponse(None, [call(a=1, b=2).to_wire()], finish_reason="length"), memory=memory), ErrorTruncated)
+    assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool", "user"]
+
+
+def test_plain_tools_can_use_the_memory():
+    memory = Memory()
+
+    @tool
+    def note(ctx: Context) -> list[str]:
+        ctx.memory.remember("colour", "blue")
+        return ctx.memory.recall("colour")
+
+    result = agent(call("note"), "ok", tools=[note], memory=memory).run("go")
+    assert "blue" in result.record.tool_calls[0].result_text

@@ -1,0 +1,64 @@
+"""Server-sent events from bytes: the same events wherever the bytes are cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentroute._sse import SSEDecoder
+from agentroute.errors import ErrorModelResponse
+
+
+def events(*pieces: bytes) -> list[str]:
+    decoder = SSEDecoder()
+    found = [event for piece in pieces for event in decoder.feed(piece)]
+    return [event.data for event in [*found, *decoder.flush()]]
+
+
+STREAM = (
+    b"\xef\xbb\xbf: comment\r\n\r\ndata: {\"a\": \"caf\xc3\xa9 \xe2\x80\xa8 \xc2\x85\"}\r\n\r\n"
+    b"event: ping\rdata:no space\r\rid: 7\nretry: 5\ndata: one\ndata: two\n\n: keep-alive\n\ndata: [DONE]"
+)
+EXPECTED = ['{"a": "café \u2028 \x85"}', "no space", "one\ntwo", "[DONE]"]
+
+
+def test_a_whole_stream_is_read():
+    assert events(STREAM) == EXPECTED
+
+
+@pytest.mark.parametrize("cut", range(1, len(STREAM)))
+def test_one_cut_anywhere_changes_nothing(cut):
+    assert events(STREAM[:cut], STREAM[cut:]) == EXPECTED
+
+
+def test_byte_by_byte_changes_nothing():
+    assert events(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == EXPECTED
+
+
+@given(
+    texts=st.lists(st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=["Cs"]), min_size=1), min_size=1),
+    end=st.sampled_from(["\n", "\r", "\r\n"]),
+    cuts=st.lists(st.integers(0, 500), max_size=8),
+)
+def test_any_text_in_any_pieces_comes_out_whole(texts, end, cuts):
+    stream = "".join(f"data: {text}{end}{end}" for text in texts).encode()
+    edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    assert events(*(stream[a:b] for a, b in zip(edges, edges[1:], strict=False))) == texts
+
+
+def test_an_event_without_data_is_not_delivered():
+    assert events(b"event: nothing\n\n: only a comment\n\n") == []
+
+
+def test_an_endless_event_is_an_error():
+    decoder = SSEDecoder(limit=1000)
+    with pytest.raises(ErrorModelResponse, match="larger than 1000 bytes"):
+        [decoder.feed(b"data: " + b"x" * 90) for _ in range(12)]
+
+
+def test_many_small_events_do_not_count_towards_the_limit_of_one():
+    decoder = SSEDecoder(limit=1000)
+    assert sum(len(decoder.feed(b"data: " + b"x" * 90 + b"\n\n")) for _ in range(100)) == 100
+
+
+def test_the_event_type_is_kept():
+    assert SSEDecoder().feed(b"event: error\ndata: x\n\n")[0] == ("error", "x")
