@@ -184,7 +184,10 @@ class Database:
         try:
             if not self.in_ram:
                 connection.file = _identity(self.path)
-            if self._version(connection) < len(self.schema.migrations):
+            connection.execute("BEGIN")  # one state of the file: another process may be making it right now
+            version = self._version(connection)
+            connection.execute("ROLLBACK")
+            if version < len(self.schema.migrations):
                 with self._guard():
                     self._migrate(connection)
             self._configure(connection)
@@ -268,7 +271,7 @@ class Database:
                 if time.monotonic() > deadline:
                     raise sqlite3.OperationalError("database is locked") from None
             time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 0.05)
+            pause_s = min(pause_s * 1.5, 0.01)
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         if not self.in_ram and _needs_guard(sqlite3.sqlite_version_info):

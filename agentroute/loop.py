@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from .context import Context
@@ -155,6 +156,7 @@ class _Run:
         self.corrected = False
         self.retry_of: str | None = None
         self.memory: Any = None
+        self._own_cost = Decimal(0)  # of this run's model calls; `usage` counts those of its tools' runs too
         self._began = spec.monotonic()
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
 
@@ -337,7 +339,8 @@ class _Run:
         run.cached_input_tokens = _plus(run.cached_input_tokens, used.cached_input_tokens)
         run.reasoning_tokens = _plus(run.reasoning_tokens, used.reasoning_tokens)
         if used.cost_usd is not None:
-            run.cost_usd = float(sum(turn.cost_usd or 0 for turn in self.record.turns))
+            self._own_cost += used.cost_usd
+            run.cost_usd = float(self._own_cost)
 
     # ---- the final answer -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,28 +80,22 @@ class Agents:
             self._in_ram[name] = agent.memory
         return agent
 
-    def all(self) -> dict[str, tuple[Agent[Any] | ErrorConfig, str]]:
-        """Every agent by name, with where it comes from; an error in the agent's place says why it cannot be made."""
+    def known(self) -> list[str]:
+        """Names of all agents, sorted."""
         from agentroute import Agent
 
-        found: dict[str, tuple[Agent[Any] | ErrorConfig, str]] = {}
-        for name, value in self._names().items():
-            if isinstance(value, Agent) and not name.startswith("_"):
-                found[name] = value, "variable"
-        for name in self._defined:
-            if name not in found:
-                try:
-                    found[name] = self.get(name, Options()), "cell"
-                except ErrorConfig as error:
-                    found[name] = error, "cell"
-        return dict(sorted(found.items()))
+        held = [name for name, value in self._names().items() if isinstance(value, Agent) and not name.startswith("_")]
+        return sorted({*held, *self._defined})
 
-    def unknown(self, name: str) -> ErrorConfig:
-        """What to say when there is no agent of this name."""
-        hint = nearest(name, self.all())
-        return ErrorConfig(
-            f"no agent called {name}{hint}\nA new one needs --model, or a default: %config AgentMagics.model = 'MODEL'"
-        )
+    def all(self) -> dict[str, tuple[Agent[Any] | ErrorConfig, str]]:
+        """Every agent by name, with what it was defined by; an error in its place says why it cannot be made any more."""
+        found: dict[str, tuple[Agent[Any] | ErrorConfig, str]] = {}
+        for name in self.known():
+            try:
+                found[name] = self.get(name, Options()), "variable" if self._variable(name) is not None else "cell"
+            except ErrorConfig as error:
+                found[name] = error, "cell"
+        return found
 
     def _variable(self, name: str) -> Agent[Any] | None:
         from agentroute import Agent
@@ -111,10 +106,14 @@ class Agents:
     def _make(self, name: str, options: Options, in_ram: Any) -> Agent[Any]:
         from agentroute import Agent
 
-        default = self._default_model()
-        if options.model is None and not default:
-            raise self.unknown(name)
-        return Agent(name, **{"model": default, **self._settings(options, in_ram)})
+        model = options.model or self._default_model()
+        if model:
+            return Agent(name, **self._settings(replace(options, model=model), in_ram))
+        how = "--model MODEL, or a default: %config AgentMagics.model = 'MODEL'"
+        if (before := self._defined.get(name)) is not None:
+            had = f" (before, it had --model {before.model})" if before.model else ""
+            raise ErrorConfig(f"agent {name} needs a model{had}: {how}")
+        raise ErrorConfig(f"no agent called {name}{nearest(name, self.known())}\nA new one needs {how}")
 
     def _settings(self, options: Options, in_ram: Any) -> dict[str, Any]:
         """The arguments of `Agent` that the options stand for; only what was given."""

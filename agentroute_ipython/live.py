@@ -53,15 +53,13 @@ class LiveView:
             if self._closed:
                 return
             self.card.apply(event)
-            wait_s = self._face.update(event)
-            if wait_s is not None and self._timer is None:
-                self._timer = _call_later(wait_s, self._timer_fired)
+            self._draw_later(self._face.update(event))
 
     def tick(self) -> None:
         """Draws what has not been drawn yet, when it is time to. To be called about ten times a second."""
         with self._lock:
             if not self._closed:
-                self._face.tick()
+                self._draw_later(self._face.tick())
 
     def close(self) -> None:
         """Draws the last state. A run that has not ended by now counts as interrupted. A second call does nothing."""
@@ -73,6 +71,10 @@ class LiveView:
                 self._timer.cancel()
             self.card.abandon("left before its end")
             self._face.close()
+
+    def _draw_later(self, wait_s: float | None) -> None:
+        if wait_s is not None and self._timer is None:
+            self._timer = _call_later(wait_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
@@ -98,19 +100,16 @@ class _Cell:
         """Draws, or says in how many seconds that is allowed."""
         self.show()
         self._dirty = True
-        now = self._clock()
-        wait_s = self._drawn_at + self._period_s - now
-        if wait_s > 0:
-            return wait_s
-        self._draw(now)
-        return None
+        return self.tick()
 
-    def tick(self) -> None:
+    def tick(self) -> float | None:
+        if self._shown_at is None or (self._card.ended and not self._dirty):
+            return None
         now = self._clock()
-        rest_s = self._period_s if self._dirty else HEARTBEAT_S if not self._card.ended else None
-        # A timer may fire a little early by this clock.
-        if self._shown_at is not None and rest_s is not None and now - self._drawn_at >= rest_s * 0.99:
+        wait_s = self._drawn_at + (self._period_s if self._dirty else HEARTBEAT_S) - now
+        if wait_s <= 0:
             self._draw(now)
+        return wait_s if self._dirty else None
 
     def close(self) -> None:
         self.show()
@@ -162,8 +161,8 @@ class _Terminal:
                 self._line(visible(output_text(self._card.output)))
         return None
 
-    def tick(self) -> None:
-        """All is printed already."""
+    def tick(self) -> float | None:
+        return None
 
     def close(self) -> None:
         self._line(usage_line(self._card))

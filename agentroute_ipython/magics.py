@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ class AgentMagics(Magics):
         fill = partial(interpolate, names=self._names())
         arguments = parse(line, text_follows=cell is None, fill=fill)
         if not arguments.name:
-            raise ErrorConfig(f"which agent? %%agent NAME{_known(self._agents.all())}")
+            raise ErrorConfig(f"which agent? %%agent NAME{self._known()}")
         text = arguments.text if cell is None else cell
         if arguments.define:
             self._define(arguments, fill(_trimmed(text)))
@@ -122,10 +122,9 @@ class AgentMagics(Magics):
         above, separator, below = _halves(text) if cell is not None else ("", "", text)
         instructions, prompt = fill(_trimmed(above)), fill(_trimmed(below))
         if not prompt.strip():
+            where = "after the name" if cell is None else "below the ---" if separator else "below the first line"
             hint = "\nTo define the agent without running it: --define" if separator else ""
-            raise ErrorConfig(
-                f"the prompt is empty; write below {'the ---' if separator else 'the first line'} what to ask{hint}"
-            )
+            raise ErrorConfig(f"the prompt is empty; write {where} what to ask{hint}")
         if separator:
             agent = self._agents.define(arguments.name, _with_instructions(arguments.options, instructions))
         else:
@@ -137,7 +136,7 @@ class AgentMagics(Magics):
         from .running import Run
 
         def keep(result: Result[Any]) -> None:
-            self.shell.push({"_agent": result}, interactive=False)
+            self.shell.push({"_agent": result}, interactive=False)  # type: ignore[no-untyped-call]
             if bind is not None:
                 self._bind(bind, result)
 
@@ -177,13 +176,18 @@ class AgentMagics(Magics):
     def _show(self, name: str) -> None:
         agents = self._agents.all()
         if not name:
-            raise ErrorConfig(f"which agent? %agent show NAME{_known(agents)}")
+            raise ErrorConfig(f"which agent? %agent show NAME{self._known()}")
         if name not in agents:
-            raise ErrorConfig(f"no agent called {name}{nearest(name, agents)}{_known(agents)}")
+            raise ErrorConfig(f"no agent called {name}{nearest(name, agents)}{self._known()}")
         agent, where = agents[name]
         if isinstance(agent, ErrorConfig):
             raise agent
         display(settings_table(agent, where))  # type: ignore[no-untyped-call]
+
+    def _known(self) -> str:
+        names = self._agents.known()
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        return f"\nAgents of this notebook: {shown}" if names else "\nThere are no agents yet."
 
     # The shell
 
@@ -194,7 +198,7 @@ class AgentMagics(Magics):
         return {name: value for name, value in ours.items() if name == "_agent" or value is not hidden.get(name, missing)}
 
     def _bind(self, name: str, value: object) -> None:
-        self.shell.push({name: value})
+        self.shell.push({name: value})  # type: ignore[no-untyped-call]
 
     def _show_cell_as_written(self, code_name: str) -> None:
         """Puts the cell as it was written where IPython keeps what it was rewritten to: in `In` and for tracebacks."""
@@ -238,12 +242,6 @@ def _with_instructions(options: Options, text: str) -> Options:
     if text and options.instructions is not None:
         raise ErrorConfig("the instructions are given twice: as --instructions and as text of the cell; leave one out")
     return Options(instructions=text or None).over(options)
-
-
-def _known(agents: Iterable[str]) -> str:
-    names = list(agents)
-    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return f"\nAgents of this notebook: {shown}" if names else "\nThere are no agents yet."
 
 
 def load(shell: InteractiveShell) -> None:

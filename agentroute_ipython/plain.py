@@ -98,7 +98,7 @@ def maybe_charged(turn: TurnRecord) -> bool:
 
 def _tokens(card: Card) -> str:
     turns = [turn for turn in card.turns if maybe_charged(turn)]
-    known = card.run and card.run.input_tokens, card.run and card.run.output_tokens
+    known = (card.run.input_tokens, card.run.output_tokens) if card.run else (None, None)
     if known == (None, None):
         return "tokens unknown" if turns else ""
     at_least = "at least " if any(turn.input_tokens is None or turn.output_tokens is None for turn in turns) else ""
@@ -109,7 +109,8 @@ def _tokens(card: Card) -> str:
 def _cost(card: Card) -> str:
     """What the run's own model calls and the runs inside its tools cost."""
     turns = [turn for turn in card.turns if maybe_charged(turn)]
-    known = [cost for cost in (card.run and card.run.cost_usd, *(call.cost_usd for call in card.calls.values())) if cost is not None]
+    costs = [card.run.cost_usd if card.run else None, *(call.cost_usd for call in card.calls.values())]
+    known = [cost for cost in costs if cost is not None]
     if not known:
         return "cost unknown" if turns else ""
     at_least = "at least " if any(turn.cost_usd is None for turn in turns) else ""

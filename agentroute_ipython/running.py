@@ -38,6 +38,7 @@ class View(Protocol):
 
     def show(self) -> None: ...
     def update(self, event: Event) -> None: ...
+    def tick(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -66,6 +67,9 @@ class Run:
 
     def show(self) -> None:
         self._view.show()
+
+    def tick(self) -> None:
+        self._view.tick()
 
     def take(self, event: Event) -> None:
         if self._closed:  # given up, and still going on
@@ -110,6 +114,7 @@ async def run_here(run: Run) -> None:
                 run.take(event)
 
     interrupts = _Interrupts()
+    task = None
     try:
         with interrupts:
             run.show()
@@ -120,11 +125,13 @@ async def run_here(run: Run) -> None:
                     await asyncio.wait({task}, timeout=TICK_S)
                 except asyncio.CancelledError:
                     interrupts.count += 1
-        if not task.done():
-            task.add_done_callback(_forget)
-        elif not task.cancelled():
+                run.tick()
+        if task.done() and not task.cancelled():
             task.result()
     finally:
+        if task is not None and not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
         run.finish()
     run.fail(interrupts.count > 0)
 
@@ -152,6 +159,7 @@ def run_beside(run: Run) -> None:
             handle = portal().start(consume)
             stopping = _Stopping(handle.cancel)
             while not ended and not stopping.given_up(interrupts.count):
+                run.tick()
                 try:
                     event = events.get(timeout=TICK_S)
                 except queue.Empty:

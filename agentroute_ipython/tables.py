@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -88,9 +87,8 @@ def _setting_text(value: Any) -> str:
         return value.__name__
     if isinstance(value, int | float):
         return f"{value:g}"
-    if (path := getattr(value, "path", None)) is not None:
-        return f"{type(value).__name__}({str(path)!r})"
-    return repr(value) if dataclasses.is_dataclass(value) else type(value).__name__
+    ours = type(value).__module__.startswith("agentroute.")  # of other classes we cannot know what their repr shows
+    return one_line(repr(value), 120) if ours else type(value).__name__
 
 
 def _without_password(text: str) -> str:

@@ -428,5 +428,5 @@ def test_a_database_in_ram_is_one_for_all_threads():
     thread.start()
     thread.join()
     with pytest.raises(ErrorStore, match="no such table"), database.write() as connection:
-        connection.execute("SELECT * FROM nothing")
+        connection.execute("SELECT * FROM absent")
     assert texts(database) == ["a", "b"]

@@ -62,6 +62,25 @@ def _encode(value: Any) -> bytes:
 
 
 def _encode_message(message: Message) -> bytes:
+    """A message's JSON, remembered with the message: a run of n turns sends its first message n times.
+
+    What is remembered holds only while the message is what it was; the texts in it are compared (mostly the very same
+    objects, so at next to no cost).
+    """
+    calls = [(c.get("id"), c.get("function"), c.get("extra_content")) for c in message.tool_calls or ()]
+    names = [(i, f.get("name"), f.get("arguments"), id(extra)) for i, f, extra in calls if isinstance(f, dict)]
+    now = (message.role, message.content, names, message.tool_call_id, message.name, [*map(id, message.extra.values())])
+    remembered = message.__dict__.get("_encoded")
+    if remembered is not None and remembered[0] == now:
+        encoded: bytes = remembered[1]
+        return encoded
+    encoded = _encode_fresh(message)
+    if not isinstance(message.content, list) and len(names) == len(calls):
+        message.__dict__["_encoded"] = (now, encoded)
+    return encoded
+
+
+def _encode_fresh(message: Message) -> bytes:
     wire = message.to_dict()
     if message.role == "assistant" and not wire.get("content"):
         wire["content"] = None if message.tool_calls else ""

@@ -27,6 +27,7 @@ class Recorder:
         self.seen: list[str] = []
         self.events: list[Event] = []
         self.threads: set[str] = set()
+        self.ticks = 0
 
     def show(self) -> None:
         self.seen.append("show")
@@ -35,6 +36,9 @@ class Recorder:
         self.seen.append(event.kind)
         self.events.append(event)
         self.threads.add(threading.current_thread().name)
+
+    def tick(self) -> None:
+        self.ticks += 1
 
     def close(self) -> None:
         self.seen.append("close")
@@ -90,6 +94,12 @@ def test_thread_of_the_cell_draws(way: Callable[[Run], None]) -> None:
     cell = Cell.of("hello")
     way(cell.run)
     assert cell.view.threads == {threading.current_thread().name}
+
+
+def test_view_is_asked_to_go_on_while_nothing_happens(way: Callable[[Run], None]) -> None:
+    cell = Cell.of("hello", delay_s=0.35)
+    way(cell.run)
+    assert cell.view.ticks >= 3
 
 
 def test_context_variables_reach_the_run(way: Callable[[Run], None]) -> None:

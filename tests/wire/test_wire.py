@@ -79,6 +79,23 @@ def test_what_a_provider_wants_echoed_comes_back_unchanged():
     assert sent["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "s"}}
 
 
+def test_a_message_changed_after_it_was_sent_is_sent_as_it_is_now():
+    message = Message("assistant", "a", [call()], extra={"reasoning": "r"})
+
+    def sent() -> dict:
+        return json.loads(request_body(LLMRequest("m", [message]), stream=False))["messages"][0]
+
+    assert sent() == sent() == message.to_dict()
+    message.content = "b"
+    assert sent()["content"] == "b"
+    message.tool_calls[0]["function"]["arguments"] = '{"x": 1}'
+    assert sent()["tool_calls"][0]["function"]["arguments"] == '{"x": 1}'
+    message.extra["reasoning"] = "other"
+    assert sent()["reasoning"] == "other"
+    message.tool_calls = None
+    assert sent() == message.to_dict()
+
+
 # ---- whole answers
 
 

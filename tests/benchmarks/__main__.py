@@ -1,0 +1,132 @@
+"""Prints each figure with its floor, their ratio and the goal. Nothing here fails: machines differ, ratios are to be read.
+
+Figure and floor are measured in turn, several times; the median of each is shown. CPU is this process's own, the
+endpoint runs in another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agentroute import Agent, tool
+from tests.benchmarks.endpoint import endpoint
+
+ROUNDS = 7
+
+
+def row(name: str, value: float, floor: float, goal: str, unit: str = "ms") -> None:
+    print(f"{name:58} {value:9.3f} {unit:3} floor {floor:9.3f} {unit:3} ratio {value / floor:6.2f}   goal {goal}", flush=True)
+
+
+def processes(figure: str, floor: str) -> tuple[float, float]:
+    """Wall milliseconds of two whole Python programs, the best of several each."""
+
+    def once(code: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - began) * 1e3
+
+    times = [(once(figure), once(floor)) for _ in range(15)]
+    return min(a for a, _ in times), min(b for _, b in times)
+
+
+async def cpu(figure: Callable[[], Awaitable[Any]], floor: Callable[[], Awaitable[Any]], repeat: int) -> tuple[float, float]:
+    """CPU milliseconds of one call of each, medians over rounds."""
+
+    async def once(function: Callable[[], Awaitable[Any]]) -> float:
+        began = time.process_time()
+        for _ in range(repeat):
+            await function()
+        return (time.process_time() - began) / repeat * 1e3
+
+    await once(figure), await once(floor)
+    times = [(await once(figure), await once(floor)) for _ in range(ROUNDS)]
+    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times)
+
+
+@tool
+async def work(n: int) -> int:
+    """Works."""
+    return n
+
+
+def by_hand(base_url: str, model: str) -> Callable[[], Awaitable[str]]:
+    """The loop a person would write with httpx alone, its client kept open."""
+    import httpx
+
+    client = httpx.AsyncClient(timeout=60)
+    tools = [work.to_wire()]
+
+    async def run() -> str:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
+        while True:
+            response = await client.post(f"{base_url}/chat/completions", json={"model": model, "messages": messages, "tools": tools})
+            response.raise_for_status()
+            message = response.json()["choices"][0]["message"]
+            messages.append(message)
+            if not message.get("tool_calls"):
+                return str(message["content"])
+            for call in message["tool_calls"]:
+                result = await work.fn(**json.loads(call["function"]["arguments"]))
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)})
+
+    return run
+
+
+async def runs(base_url: str) -> None:
+    def ours(model: str) -> Callable[[], Awaitable[Any]]:
+        agent = Agent("bench", model=model, base_url=base_url, tools=[work], max_turns=1000)
+        return lambda: agent.arun("go")
+
+    value, floor = await cpu(ours("m-0-1"), by_hand(base_url, "m-0-1"), 40)
+    row("one warm answer, CPU", value, floor, "≤ 1.5×")
+    ten, ten_floor = await cpu(ours("m-10-1"), by_hand(base_url, "m-10-1"), 4)
+    row("ten tool turns, CPU a turn", ten / 11, ten_floor / 11, "≤ 1.5×")
+    hundred, _ = await cpu(ours("m-100-1"), by_hand(base_url, "m-100-1"), 1)
+    row("a hundred tool turns, CPU a turn, against ten", hundred / 101, ten / 11, "≤ 1×")
+
+
+async def tools_side_by_side(base_url: str) -> None:
+    @tool(name="work")
+    def block(n: int) -> int:
+        """Works."""
+        time.sleep(0.1)
+        return n
+
+    @tool(name="work")
+    async def wait(n: int) -> int:
+        """Works."""
+        await asyncio.sleep(0.1)
+        return n
+
+    for label, kind in (("plain", block), ("async", wait)):
+        agent = Agent("bench", model="m-1-8", base_url=base_url, tools=[kind])
+        await agent.arun("warm up")
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            await agent.arun("go")
+            times.append((time.perf_counter() - began) * 1e3)
+        row(f"a turn with eight {label} tools of 100 ms, wall", statistics.median(times), 100.0, "≤ 120 ms")
+
+
+def main() -> None:
+    value, floor = processes("from agentroute import Agent", "pass")
+    row("from agentroute import Agent, whole process", value, floor, "≤ 80 ms")
+    start = "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "
+    value, floor = processes(start + "s.run_line_magic('load_ext', 'agentroute_ipython')", start)
+    row("%load_ext agentroute_ipython over bare IPython", value - floor, floor, "≤ 20 ms")
+    with endpoint() as base_url:
+        asyncio.run(runs(base_url))
+        asyncio.run(tools_side_by_side(base_url))
+
+
+if __name__ == "__main__":
+    main()

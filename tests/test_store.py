@@ -1,0 +1,272 @@
+"""RunStore: the run history in a file."""
+
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentroute.errors import ErrorStore
+from agentroute.records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord, column, columns
+from agentroute.store import TABLES, RunStore, _Table, encoded
+
+START = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+KINDS = [RunRecord, TurnRecord, ToolCallRecord, MessageRecord]
+
+
+def run_of(run_id="r1", **changes):
+    return replace(RunRecord(run_id=run_id, started_at=START, agent_name="support", request_model="m"), **changes)
+
+
+def turn_of(run_id="r1", index=1, **changes):
+    return replace(TurnRecord(run_id=run_id, turn_index=index, started_at=START, request_model="m"), **changes)
+
+
+def call_of(run_id="r1", turn=1, index=1, **changes):
+    return replace(ToolCallRecord(run_id=run_id, turn_index=turn, call_index=index, tool_name="add", started_at=START), **changes)
+
+
+def message_of(run_id="r1", index=0, **changes):
+    return replace(MessageRecord(run_id=run_id, message_index=index, role="user"), **changes)
+
+
+def whole(run_id="r1"):
+    return Record(
+        run_of(run_id, duration_s=1.5, status="ok", input_tokens=0, cost_usd=0.1),
+        [turn_of(run_id, 1, finish_reason="tool_calls"), turn_of(run_id, 2, output_tokens=7, cost_usd=1e-9)],
+        [call_of(run_id, arguments_text='{"a": 1}', result_text="Zoë 日本\0\r\n")],
+        [message_of(run_id, 0, content_text=""), message_of(run_id, 1, role="assistant", tool_calls_text="[]")],
+    )
+
+
+def save(store, record):
+    store.save(record.run, turns=record.turns, tool_calls=record.tool_calls, messages=record.messages)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "history" / "runs.db"
+
+
+@pytest.fixture
+def store(path):
+    with closing(RunStore(path)) as store:
+        yield store
+
+
+def test_what_is_saved_comes_back(store):
+    save(store, whole())
+    save(store, whole("r2"))
+    assert store.record("r1") == whole()
+    assert store.record("r2") == whole("r2")
+
+
+def test_saving_a_row_again_replaces_it(store):
+    store.save(run_of(), turns=[turn_of()])
+    store.save(run_of(status="ok"), turns=[turn_of(input_tokens=5), turn_of(index=2)])
+    assert store.record("r1") == Record(run_of(status="ok"), [turn_of(input_tokens=5), turn_of(index=2)])
+
+
+def test_a_run_that_never_ended_reads_as_interrupted(store):
+    store.save(run_of(), turns=[turn_of()])
+    run = store.record("r1").run
+    assert (run.status, run.duration_s) == ("interrupted", None)
+
+
+def test_a_save_is_all_or_nothing(store):
+    store.save(run_of())
+    with pytest.raises(ErrorStore, match="NOT NULL"):
+        store.save(run_of(status="ok"), turns=[turn_of(request_model=None)])
+    assert store.record("r1") == Record(run_of())
+
+
+def test_rows_come_by_start_of_the_run_then_by_position(store):
+    store.save(run_of("a", started_at=START + timedelta(seconds=1)), turns=[turn_of("a", 2), turn_of("a", 1)])
+    store.save(run_of("b"), turns=[turn_of("b", 10), turn_of("b", 9)])
+    store.save(run_of("c", started_at=START - timedelta(microseconds=1)))
+    assert [row[0] for row in store.select(RunRecord)] == ["c", "b", "a"]
+    assert [row[:2] for row in store.select(TurnRecord)] == [("b", 9), ("b", 10), ("a", 1), ("a", 2)]
+    assert [row[:2] for row in store.select(TurnRecord, run_id="a")] == [("a", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_read_in_order_without_sorting(store, path, kind):
+    save(store, whole())
+    with closing(sqlite3.connect(path)) as connection:
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {TABLES[kind].select_sql(one_run=False)}").fetchall())
+    assert "INDEX runs_by_start" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_a_file_that_does_not_exist_has_no_rows_and_is_not_made(store, path):
+    assert list(store.select(RunRecord)) == []
+    with pytest.raises(ErrorStore, match=r"no run 'r1' in .*runs\.db"):
+        store.record("r1")
+    assert not path.parent.exists()
+
+
+def test_an_unknown_run_is_named(store):
+    save(store, whole())
+    with pytest.raises(ErrorStore, match="no run 'x; DROP TABLE runs'"):
+        store.record("x; DROP TABLE runs")
+
+
+def test_half_characters_are_written_out(store):
+    store.save(run_of(prompt_text="half \ud83d"))
+    assert store.record("r1").run.prompt_text == "half \\ud83d"
+
+
+texts = st.text()
+maybe_texts = st.none() | texts
+maybe_counts = st.none() | st.integers(0, 10**15)
+maybe_floats = st.none() | st.floats(allow_nan=False)
+times = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
+runs = st.builds(
+    RunRecord, run_id=texts, started_at=times, duration_s=maybe_floats, status=texts, agent_name=texts, request_model=texts,
+    n_turns=st.integers(0, 2**62), n_tool_calls=st.integers(-1, 9), input_tokens=maybe_counts, output_tokens=maybe_counts,
+    cost_usd=maybe_floats, prompt_text=texts, output_text=maybe_texts, session_id=maybe_texts,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(run=runs)
+def test_any_run_survives_the_store(store, run):
+    store.save(run)
+    assert store.record(run.run_id).run == run
+
+
+# ---- where it is ------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_the_default_file(path, monkeypatch):
+    store = RunStore()
+    monkeypatch.setenv("AGENTROUTE_RUNS", str(path))
+    assert store.path == path
+    assert not path.parent.exists()
+
+
+def test_without_it_the_file_is_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("AGENTROUTE_RUNS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunStore().path == tmp_path / ".agentroute" / "runs.db"
+
+
+def test_the_file_is_for_its_owner_only(store, path):
+    store.save(run_of())
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_making_a_store_imports_no_database():
+    code = "import sys, agentroute.store as s; s.RunStore(); assert 'sqlite3' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- faults -----------------------------------------------------------------------------------------------------
+
+
+def test_kill_9_loses_no_turn_that_was_saved(store, path):
+    code = """
+import sys
+from itertools import count
+from agentroute.store import RunStore
+from tests.test_store import run_of, turn_of, message_of
+store = RunStore(sys.argv[1])
+store.save(run_of())
+for turn in count(1):
+    store.save(run_of(n_turns=turn), turns=[turn_of(index=turn)], messages=[message_of(index=turn)])
+    print(turn, flush=True)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(200):
+        writer.stdout.readline()
+    writer.send_signal(signal.SIGKILL)
+    acknowledged = max([200, *map(int, writer.communicate()[0].split())])
+    record = store.record("r1")
+    assert acknowledged <= record.run.n_turns <= acknowledged + 1
+    assert [turn.turn_index for turn in record.turns] == list(range(1, record.run.n_turns + 1))
+    assert len(record.messages) == record.run.n_turns
+    assert (record.run.status, record.run.duration_s) == ("interrupted", None)
+
+
+def test_two_processes_record_into_one_file(store, path):
+    code = """
+import sys
+from agentroute.store import RunStore
+from tests.test_store import save, whole
+store = RunStore(sys.argv[1])
+for number in range(100):
+    save(store, whole(f"{sys.argv[2]}-{number:03}"))
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert sorted(row[0] for row in store.select(RunRecord)) == [f"{name}-{number:03}" for name in "ab" for number in range(100)]
+    assert store.record("b-099") == whole("b-099")
+
+
+def test_a_newer_history_is_refused_and_not_changed(store, path):
+    save(store, whole())
+    store.close()
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version=999")
+    before = path.read_bytes()
+    with pytest.raises(ErrorStore, match=r"run history .*runs\.db was written by a newer agentroute"):
+        store.save(run_of())
+    with pytest.raises(ErrorStore, match="newer agentroute"):
+        list(store.select(RunRecord))
+    store.close()
+    assert path.read_bytes() == before
+
+
+# ---- schema -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_are_strict_and_have_the_columns_of_their_record(store, path, kind):
+    save(store, whole())
+    name = TABLES[kind].name
+    with closing(sqlite3.connect(path)) as connection:
+        assert [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] == [field.name for field in fields(kind)]
+        assert connection.execute("SELECT strict FROM pragma_table_list WHERE name = ?", (name,)).fetchone() == (1,)
+
+
+def test_a_column_added_to_a_record_is_added_to_an_older_file():
+    @dataclass(kw_only=True)
+    class Old:
+        run_id: "str" = column("", key=True)
+
+    @dataclass(kw_only=True)
+    class New(Old):
+        note: "str | None" = column("", default=None)
+        stars: "int" = column("", default=3)
+        word: "str" = column("")
+
+    with closing(sqlite3.connect(":memory:")) as connection:
+        _Table(Old, "runs").fit(connection)
+        connection.execute("INSERT INTO runs VALUES ('r1')")
+        _Table(New, "runs").fit(connection)
+        assert connection.execute("SELECT * FROM runs").fetchall() == [("r1", None, 3, "")]
+
+
+def test_a_changed_record_needs_a_migration():
+    """When this fails: add `_fit_tables` once more to `_MIGRATIONS` in store.py, then the new number of columns here."""
+    from agentroute.store import _MIGRATIONS
+
+    columns_in_version = {1: [20, 16, 12, 7]}
+    assert columns_in_version[len(_MIGRATIONS)] == [len(columns(kind)) for kind in KINDS]
+
+
+def test_times_are_stored_as_microseconds():
+    assert encoded(run_of(started_at=datetime(1970, 1, 1, 1, tzinfo=UTC)))[1] == 3_600_000_000
+    assert encoded(run_of())[1] % 1_000_000 == 123456
+
+
+def test_every_path_kind_is_taken(path):
+    assert [RunStore(str(path)).path, RunStore(path).path, RunStore("~/x.db").path] == [path, path, Path.home() / "x.db"]
