@@ -18,7 +18,7 @@ lab: .venv/lab
 
 test: .venv/test /usr/bin/chromium lint
 	@$(BIN)/agentroute local pull smollm2
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: .venv/test
 	$(BIN)/ruff check .

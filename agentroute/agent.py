@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ._portal import check_may_block, portal, run_blocking
 from .config import Secret
-from .errors import ErrorAgent, ErrorConfig, ErrorRun
+from .errors import ErrorConfig, ErrorRun
 from .events import AgentEnd, Event
 from .loop import RunSpec, current_run, run_events
 from .message import Content
@@ -87,7 +87,7 @@ class Agent(Generic[OutputT]):
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ErrorConfig(f"name must be a text that is not empty, got {name!r}")
-        if not (model is None or isinstance(model, str) or isinstance(model, Model)):
+        if model is not None and not isinstance(model, str | Model):
             raise ErrorConfig(f"model must be a model string or a Model (complete, complete_stream, close), got {type(model).__name__}")
         if isinstance(model, str) and not model.strip():
             raise ErrorConfig("model is an empty string; give one such as 'anthropic/claude-sonnet-4'")

@@ -192,10 +192,13 @@ class AgentMagics(Magics):
     # The shell
 
     def _names(self) -> dict[str, object]:
-        """The notebook's variables, and `_agent`; not what IPython has put there itself (`In`, `exit`, `_`, …)."""
-        hidden, ours = self.shell.user_ns_hidden, self.shell.user_ns
-        missing = object()
-        return {name: value for name, value in ours.items() if name == "_agent" or value is not hidden.get(name, missing)}
+        """The notebook's variables, and `_agent`; not what IPython keeps there itself (`In`, `exit`, `_`, `_3`, …)."""
+        hidden, missing = self.shell.user_ns_hidden, object()
+        return {
+            name: value
+            for name, value in self.shell.user_ns.items()
+            if name == "_agent" or (name.strip("_") and value is not hidden.get(name, missing))
+        }
 
     def _bind(self, name: str, value: object) -> None:
         self.shell.push({name: value})  # type: ignore[no-untyped-call]

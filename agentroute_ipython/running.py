@@ -240,7 +240,8 @@ class _FewLines:
         error = sys.exc_info()[1] or getattr(sys, "last_value", None)
         if error is None or getattr(getattr(shell, "InteractiveTB", None), "mode", "") != "Verbose":
             return self.lines
-        return traceback.format_exception(type(error), error, _without_cell(error.__traceback__))
+        shown = traceback.format_exception(type(error), error, _without_cell(error.__traceback__))
+        return "".join(shown).splitlines()
 
 
 def _without_cell(frames: TracebackType | None) -> TracebackType | None:

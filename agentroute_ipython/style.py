@@ -1,7 +1,7 @@
 """The card's style sheet. It is saved with every card, so it is short; a card reads well without it.
 
 Colours are the page's own: JupyterLab's variables, else VS Code's, else mixed from the colour of the text. `&` stands for
-`.agr.agr`, which outweighs what JupyterLab says about tables and code in outputs.
+`.agr.agr`, which outweighs what JupyterLab says about tables in outputs; for code it takes one `.agr` more.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _SOURCE = """
 & .agr-steps td[colspan]:first-child { padding-inline-start: 34px; }
 & .agr-output :is(th, td) { padding: 2px 24px 2px 0; text-align: start; white-space: pre-wrap; }
 & .agr-output th { color: var(--agr-dim); overflow-wrap: break-word; }
-& :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--agr-mono); white-space: pre-wrap; unicode-bidi: plaintext; }
+&.agr :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--agr-mono); white-space: pre-wrap; unicode-bidi: plaintext; }
 & pre { max-height: 24em; overflow: auto; }
 """
 

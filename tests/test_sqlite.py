@@ -213,10 +213,14 @@ print(texts(database))
 
 
 def test_a_write_that_fails_leaves_nothing(database):
+    def fail():
+        with database.write() as connection:
+            connection.execute("DELETE FROM notes")
+            raise KeyError
+
     write(database)
-    with pytest.raises(KeyError), database.write() as connection:
-        connection.execute("DELETE FROM notes")
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail()
     assert texts(database) == ["a"]
 
 

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, make_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -238,20 +238,13 @@ def test_tables_are_strict_and_have_the_columns_of_their_record(store, path, kin
 
 
 def test_a_column_added_to_a_record_is_added_to_an_older_file():
-    @dataclass(kw_only=True)
-    class Old:
-        run_id: "str" = column("", key=True)
-
-    @dataclass(kw_only=True)
-    class New(Old):
-        note: "str | None" = column("", default=None)
-        stars: "int" = column("", default=3)
-        word: "str" = column("")
-
+    old = make_dataclass("Old", [("run_id", "str", column("", key=True))])
+    added = [("note", "str | None", column("", default=None)), ("stars", "int", column("", default=3)), ("word", "str", column(""))]
+    new = make_dataclass("New", added, bases=(old,), kw_only=True)
     with closing(sqlite3.connect(":memory:")) as connection:
-        _Table(Old, "runs").fit(connection)
+        _Table(old, "runs").fit(connection)
         connection.execute("INSERT INTO runs VALUES ('r1')")
-        _Table(New, "runs").fit(connection)
+        _Table(new, "runs").fit(connection)
         assert connection.execute("SELECT * FROM runs").fetchall() == [("r1", None, 3, "")]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..message import Message
 from .base import check_fact, check_messages, check_session, whole
-from .recall import ranked
+from .recall import Fact, ranked
 
 __all__ = ["Memory"]
 
@@ -21,7 +21,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._conversations: dict[str | None, list[Message]] = {}
-        self._facts: dict[str, str] = {}
+        self._facts: dict[str, Fact] = {}
         self._session_id: str | None = None
 
     def __repr__(self) -> str:
@@ -50,13 +50,13 @@ class Memory:
 
     async def remember(self, key: str, value: str) -> None:
         check_fact(key, value)
-        self._facts[key] = value
+        self._facts[key] = Fact.of(key, value)
 
     async def recall(self, query: str, limit: int = 10) -> list[str]:
         if limit <= 0:
             return []
-        facts = list(self._facts.items())
-        return ranked(query, facts, limit) if query.strip() else [value for _, value in facts[:limit]]
+        facts = list(self._facts.values())
+        return ranked(query, facts, limit) if query.strip() else [fact.value for fact in facts[:limit]]
 
     async def forget(self, key: str) -> None:
         self._facts.pop(key, None)

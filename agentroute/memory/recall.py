@@ -11,8 +11,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from math import log
+from typing import NamedTuple
 
-__all__ = ["MIN_PREFIX", "fold", "query_words", "ranked", "words"]
+__all__ = ["MIN_PREFIX", "Fact", "fold", "query_words", "ranked", "words"]
 
 MIN_PREFIX = 3
 MAX_WORDS = 64
@@ -49,30 +50,40 @@ def query_words(query: str) -> list[str]:
     return list(found)[:MAX_WORDS]
 
 
-def ranked(query: str, facts: Sequence[tuple[str, str]], limit: int, *, total: int | None = None) -> list[str]:
-    """Values of the facts (key, value) found, best first, equals in their order. `total` is how many facts there are in all."""
-    wanted, literal = query_words(query), fold(query.strip())
-    found = [{word: weight for word in wanted if (weight := _match(word, text))} for text in map(_indexed, facts)]
+class Fact(NamedTuple):
+    """A fact made ready for searching."""
+
+    value: str
+    folded: str
+    indexed: str
+
+    @classmethod
+    def of(cls, key: str, value: str) -> Fact:
+        return cls(value, fold(f"{key}\n{value}"), f" {' '.join(words(f'{key} {value}'))} ")
+
+
+def ranked(query: str, facts: Sequence[Fact], limit: int, *, total: int | None = None) -> list[str]:
+    """Values of the facts found, best first, equals in their order. `total` is how many facts there are in all."""
+    literal, wanted = fold(query.strip()), query_words(query)
+    found = [{word: weight for word in wanted if (weight := _match(word, fact.indexed))} for fact in facts]
     if not any(found):
-        return [value for key, value in facts if literal in fold(f"{key}\n{value}")][:limit]
+        return [fact.value for fact in facts if literal in fact.folded][:limit]
     having = {word: sum(word in weights for weights in found) for word in wanted}
     worth = {word: log(1 + (total or len(facts)) / count) * _length(word) for word, count in having.items() if count}
     scores = [sum(weight * worth[word] for word, weight in weights.items()) for weights in found]
-    for index, (key, value) in enumerate(facts):
-        if scores[index] and literal in fold(f"{key}\n{value}"):
+    for index, fact in enumerate(facts):
+        if scores[index] and literal in fact.folded:
             scores[index] += sum(worth.values())
     order = sorted((index for index, score in enumerate(scores) if score), key=lambda index: -scores[index])
-    return [facts[index][1] for index in order[:limit]]
-
-
-def _indexed(fact: tuple[str, str]) -> str:
-    return f" {' '.join(words(' '.join(fact)))} "
+    return [facts[index].value for index in order[:limit]]
 
 
 def _match(word: str, indexed: str) -> float:
+    if f" {word}" not in indexed:
+        return 0.0
     if f" {word} " in indexed:
         return 1.0
-    return 0.5 if len(word) >= MIN_PREFIX and f" {word}" in indexed else 0.0
+    return 0.5 if len(word) >= MIN_PREFIX else 0.0
 
 
 def _length(word: str) -> int:

@@ -15,7 +15,7 @@ from .._threads import run_in_thread
 from ..errors import ErrorConfig, ErrorStore
 from ..message import Message
 from .base import check_fact, check_messages, check_session, whole
-from .recall import MIN_PREFIX, query_words, ranked, words
+from .recall import MIN_PREFIX, Fact, query_words, ranked, words
 
 __all__ = ["MemorySQLite"]
 
@@ -158,14 +158,15 @@ def _recall(connection: sqlite3.Connection, query: str, limit: int) -> list[str]
         # Words hold only letters, digits and marks, and are quoted: nothing in them is syntax.
         match = " OR ".join(f'"{word}"*' if len(word) >= MIN_PREFIX else f'"{word}"' for word in wanted)
         sql = (
-            "SELECT id, key, value FROM facts JOIN"
+            "SELECT key, value FROM facts JOIN"
             " (SELECT rowid FROM facts_index WHERE facts_index MATCH ? ORDER BY bm25(facts_index) LIMIT ?) AS found"
             " ON found.rowid = id ORDER BY id"
         )
         if candidates := connection.execute(sql, (match, max(limit, MAX_CANDIDATES))).fetchall():
             (total,) = connection.execute("SELECT count(*) FROM facts").fetchone()
-            return ranked(query, [(key, value) for _, key, value in candidates], limit, total=total)
-    return ranked(query, connection.execute("SELECT key, value FROM facts ORDER BY id").fetchall(), limit)
+            return ranked(query, [Fact.of(key, value) for key, value in candidates], limit, total=total)
+    everything = connection.execute("SELECT key, value FROM facts ORDER BY id")
+    return ranked(query, [Fact.of(key, value) for key, value in everything], limit)
 
 
 # ---- schema -----------------------------------------------------------------------------------------------------

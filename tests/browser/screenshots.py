@@ -100,13 +100,25 @@ def run_card(lab: Lab, page_name: str, theme: Theme, folder: Path) -> None:
         lab.write(page_name, [SETUP.format(base_url=server.base_url), CELL])
         with lab.open(page_name, theme) as page:
             page.run_cell(0)
+            sharpen(page)
             page.run_cell(1, wait=False)
+            page.page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
             expect(page.cell_output(1)).to_contain_text("Because it is two days")
-            page.screenshot(1, folder / f"card-running-{theme}.png")
+            take(page, 1, folder / f"card-running-{theme}.png")
             page.wait_idle()
             expect(page.cell_output(1)).to_contain_text("done")
             open_timeline(page, 1)
-            page.screenshot(1, folder / f"card-{theme}.png")
+            take(page, 1, folder / f"card-{theme}.png")
+
+
+def sharpen(page: NotebookPage) -> None:
+    """A narrower window of twice as many pixels, for pictures that are shown on all kinds of screens."""
+    metrics = {"width": 980, "height": 900, "deviceScaleFactor": 2, "mobile": False}
+    page.page.context.new_cdp_session(page.page).send("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def take(page: NotebookPage, index: int, path: Path) -> None:
+    page.cell(index).screenshot(path=path, animations="disabled")
 
 
 def open_timeline(page: NotebookPage, index: int) -> None:

@@ -24,9 +24,7 @@ for number in range(300):
 """
 
 
-@pytest.fixture(
-    params=[pytest.param(INSTALLED, id="installed"), pytest.param(LAST_6, id="6.31.0", marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=[pytest.param(INSTALLED, id="installed"), pytest.param(LAST_6, id="6.31.0", marks=pytest.mark.slow)])
 def version(request: pytest.FixtureRequest) -> KernelVersion:
     version: KernelVersion = request.param
     return version
@@ -81,8 +79,7 @@ def test_update_of_an_unknown_display_shows_nothing(session: Session) -> None:
 
 def test_clear_output_empties_the_cell_when_the_next_output_comes(session: Session) -> None:
     outcome = session.run(
-        "from IPython.display import clear_output, display\n"
-        "print('gone'); display(1); clear_output(wait=True); print('kept')"
+        "from IPython.display import clear_output, display\nprint('gone'); display(1); clear_output(wait=True); print('kept')"
     )
     assert (outcome.stdout, outcome.outputs) == ("kept\n", [])
 
