@@ -208,7 +208,7 @@ class Database:
     # ---- schema -----------------------------------------------------------------------------------------------
 
     def _version(self, connection: sqlite3.Connection) -> int:
-        """The schema's version in this file; 0 for a new file, and for one that `adopt` knows nothing of.
+        """The schema's version in this file; 0 for a new one.
 
         Raises:
             ErrorStore: the file belongs to another application or to a newer version of this one; it is not changed.
@@ -218,8 +218,8 @@ class Database:
         if owner == self.schema.application_id:
             known = len(self.schema.migrations)
             if version > known:
-                newer = f"it has schema version {version}, this version of agentroute knows {known}"
-                raise ErrorStore(f"{self._name} was written by a newer agentroute ({newer}); upgrade agentroute or use another file")
+                newer = f"its schema has version {version}, this one knows {known}"
+                raise ErrorStore(f"{self._name} was written by a newer agentroute ({newer}); upgrade, or use another file")
             return version
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if owner == 0 and version == 0:

@@ -14,23 +14,11 @@ from typing import Any
 from ._threads import run_in_thread
 from .events import AgentEnd, AgentStart, Event, ToolCallEnd, TurnEnd, TurnStart
 from .records import Record
-from .store import RunStore
+from .store import RunStore, default_store, set_default_store
 
 __all__ = ["default_store", "recorded", "set_default_store"]
 
-_default: RunStore | None = None
 _warned: weakref.WeakSet[RunStore] = weakref.WeakSet()
-
-
-def default_store() -> RunStore | None:
-    """The store that records the runs of agents which name none; None until one is set."""
-    return _default
-
-
-def set_default_store(store: RunStore | None) -> None:
-    """Makes `store` record every run of this process whose agent has no `store=` of its own; None stops it."""
-    global _default
-    _default = store
 
 
 async def recorded(events: AsyncGenerator[Event, None], store: RunStore) -> AsyncGenerator[Event, None]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._sqlite import Database
 
-__all__ = ["RunStore", "encoded"]
+__all__ = ["RunStore", "default_store", "encoded", "set_default_store"]
 
 _SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "datetime": "INTEGER"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,10 +61,11 @@ class RunStore:
         messages: Sequence[MessageRecord] = (),
     ) -> None:
         """Writes a run and some of its rows, all or nothing. A row whose key is there already is replaced."""
-        batches = [(TABLES[type(rows[0])], [encoded(row) for row in rows]) for rows in ([run], turns, tool_calls, messages) if rows]
+        parts = [rows for rows in ([run], turns, tool_calls, messages) if rows]
+        batches = [(TABLES[type(rows[0])].upsert_sql, [encoded(row) for row in rows]) for rows in parts]
         with self._database.write() as connection:
-            for table, rows in batches:
-                connection.executemany(table.upsert_sql, rows)
+            for sql, rows in batches:
+                connection.executemany(sql, rows)
 
     def select(self, kind: type[Any], *, run_id: str | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows of a record class as stored, columns in its order; by start of the run, then by position in it.
@@ -106,6 +107,20 @@ class RunStore:
             schema = Schema("run history", application_id=0x41475231, migrations=_MIGRATIONS)  # "AGR1"
             self._opened = Database(path, schema, timeout_s=5.0)
         return self._opened
+
+
+_default: RunStore | None = None
+
+
+def default_store() -> RunStore | None:
+    """The store that records the runs of agents which name none; None until one is set."""
+    return _default
+
+
+def set_default_store(store: RunStore | None) -> None:
+    """Makes `store` record every run of this process whose agent has no `store=` of its own; None stops it."""
+    global _default
+    _default = store
 
 
 def encoded(record: Any) -> tuple[Any, ...]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import keyword
 import math
 import re
@@ -81,6 +80,8 @@ class Arguments:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`; did you mean X?` with the word most like `word`, or nothing when none is."""
+    import difflib
+
     found = difflib.get_close_matches(word, list(words), 1, 0.6)
     return f"; did you mean {found[0]}?" if found else ""
 

@@ -66,13 +66,16 @@ def _line(text: str, limit: int) -> str:
 
 
 def _block(text: str, limit: int) -> str:
-    """Foreign text as HTML with its line ends; a note stands where the middle was left out."""
+    """Foreign text as HTML with its line ends; a note stands where the middle was left out.
+
+    `limit` is in characters of text; text that grows more than three-fold by being escaped gets fewer.
+    """
     head, left_out, tail = cut(text, limit)
-    shown = html.escape(visible(head), quote=False)
-    if left_out:
-        shown += f"\n<i>… {left_out:,} characters left out here, whole in the result …</i>\n"
-        shown += html.escape(visible(tail), quote=False)
-    return shown
+    head, tail = (html.escape(visible(part), quote=False) for part in (head, tail))
+    if (size := len(head) + len(tail)) > 3 * limit:
+        return _block(text, 3 * limit * limit // size)
+    note = f"\n<i>… {left_out:,} characters left out here, whole in the result …</i>\n" if left_out else ""
+    return head + note + tail
 
 
 def _paragraphs(text: str, limit: int) -> str:
@@ -81,7 +84,7 @@ def _paragraphs(text: str, limit: int) -> str:
     This is the place where safe Markdown will be rendered.
     """
     parts = [part.strip("\n") for part in _block(text, limit).split("\n\n")]
-    return "".join(f"<p>{part.replace(chr(10), '<br>')}</p>" for part in parts if part.strip())
+    return "".join(f'<p dir="auto">{part.replace(chr(10), "<br>")}</p>' for part in parts if part.strip())
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -111,7 +114,7 @@ def _answer(card: Card) -> str:
         body = _folding(text) if card.ended else _paragraphs(_end_of(text, FOLD // 2), FOLD)
     elif not card.ended and (thought := card.reasoning_of(card.turn).strip()):
         body = f'<div class="agr-dim">{_paragraphs(_end_of(thought, 400), FOLD)}</div>'
-    return f'<div class="agr-answer">{body}</div>' if body else ""
+    return f'<div class="agr-answer" style="white-space:pre-wrap">{body}</div>' if body else ""
 
 
 def _folding(text: str) -> str:
@@ -172,7 +175,7 @@ def _turn_row(card: Card, turn: TurnRecord) -> str:
     if turn.error_type:
         word = f'<span class="agr-bad">failed: {_line(turn.error_type, 80)}</span>'
     else:
-        finish = turn.finish_reason or ""
+        finish = turn.finish_reason or ("" if turn.duration_s is not None else "interrupted")
         word = f'<span class="agr-dim">{_FINISH.get(finish) or _line(finish, 40)}</span>'
     if turn.response_model and turn.response_model != turn.request_model:
         word += f' <span class="agr-dim">by {_line(turn.response_model, 80)}</span>'

@@ -93,7 +93,8 @@ def cost_text(cost_usd: float | None) -> str:
         return f"${cost_usd:.4f}"
     if cost_usd < 1e-9:
         return "under $0.000000001"
-    return f"${cost_usd:.{1 - math.floor(math.log10(cost_usd))}f}"
+    exponent = int(f"{cost_usd:.1e}".partition("e")[2])
+    return f"${cost_usd:.{1 - exponent}f}"
 
 
 def seconds_text(seconds: float | None) -> str:

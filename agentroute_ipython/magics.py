@@ -15,13 +15,11 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Unicode
 
 from agentroute.errors import ErrorConfig
-from agentroute.recorder import default_store, set_default_store
-from agentroute.store import RunStore
+from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
 from .arguments import RESERVED, Arguments, Options, nearest, option_lines, parse
 from .interpolation import interpolate
-from .tables import agents_table, model_text, settings_table
 from .transform import AWAITED, AgentLine, CellTransform
 
 if TYPE_CHECKING:
@@ -143,6 +141,8 @@ class AgentMagics(Magics):
         return Run(partial(agent.events, prompt), LiveView(shell=self.shell), keep)
 
     def _define(self, arguments: Arguments, text: str) -> None:
+        from .tables import model_text
+
         if arguments.bind:
             raise ErrorConfig("--as needs a run, and --define runs nothing; leave one of them out")
         agent = self._agents.define(arguments.name, _with_instructions(arguments.options, text))
@@ -153,8 +153,8 @@ class AgentMagics(Magics):
 
     def _word(self, line: str) -> bool:
         """Whether the line was one of the magic's own words, which is done then."""
-        word, _, rest = line.strip().partition(" ")
-        name = rest.strip()
+        word, name = [*line.split(maxsplit=1), "", ""][:2]
+        name = name.strip()
         if word and word not in RESERVED:
             return False
         if word == "show":
@@ -168,12 +168,16 @@ class AgentMagics(Magics):
         return True
 
     def _list(self) -> None:
+        from .tables import agents_table
+
         if agents := self._agents.all():
             display(agents_table(agents))  # type: ignore[no-untyped-call]
         else:
             print("no agents yet; %%agent NAME --model MODEL makes one")
 
     def _show(self, name: str) -> None:
+        from .tables import settings_table
+
         agents = self._agents.all()
         if not name:
             raise ErrorConfig(f"which agent? %agent show NAME{self._known()}")

@@ -12,6 +12,7 @@ a kernel that awaits takes one interrupt only. The first one cancels the run and
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import signal
 import sys
@@ -60,10 +61,18 @@ class Run:
     def __init__(
         self, events: Callable[[], AsyncGenerator[Event, None]], view: View, keep: Callable[[Result[Any]], None]
     ) -> None:
-        self.events, self._view, self._keep = events, view, keep
+        self._events, self._view, self._keep = events, view, keep
         self._start: AgentStart | None = None
         self._end: AgentEnd | None = None
         self._closed = False
+        self.begun = False
+        """Whether the loop has come to it. Cancelled before, it would leave no trace; so that waits."""
+
+    async def consume(self, take: Callable[[Event], None]) -> None:
+        self.begun = True
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                take(event)
 
     def show(self) -> None:
         self._view.show()
@@ -108,19 +117,14 @@ async def run_here(run: Run) -> None:
         Interrupted: it was stopped. ErrorAgent: it failed; IPython shows it in two lines.
     """
 
-    async def consume() -> None:
-        async with aclosing(run.events()) as events:
-            async for event in events:
-                run.take(event)
-
     interrupts = _Interrupts()
     task = None
     try:
         with interrupts:
             run.show()
-            task = asyncio.create_task(consume())
+            task = asyncio.create_task(run.consume(run.take))
             stopping = _Stopping(task.cancel)
-            while not task.done() and not stopping.given_up(interrupts.count):
+            while not task.done() and not stopping.given_up(interrupts.count, run.begun):
                 try:
                     await asyncio.wait({task}, timeout=TICK_S)
                 except asyncio.CancelledError:
@@ -142,9 +146,7 @@ def run_beside(run: Run) -> None:
 
     async def consume() -> None:
         try:
-            async with aclosing(run.events()) as stream:
-                async for event in stream:
-                    events.put(event)
+            await run.consume(events.put)
         finally:
             events.put(None)
 
@@ -158,7 +160,7 @@ def run_beside(run: Run) -> None:
             run.show()
             handle = portal().start(consume)
             stopping = _Stopping(handle.cancel)
-            while not ended and not stopping.given_up(interrupts.count):
+            while not ended and not stopping.given_up(interrupts.count, run.begun):
                 run.tick()
                 try:
                     event = events.get(timeout=TICK_S)
@@ -205,14 +207,17 @@ class _Stopping:
     """From interrupts to what is done about them: cancel at the first, give up at the second or after GRACE_S seconds."""
 
     def __init__(self, cancel: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._cancel, self._clock = cancel, clock
-        self._deadline: float | None = None
+        self._cancel: Callable[[], object] | None = cancel
+        self._clock = clock
+        self._deadline = math.inf
 
-    def given_up(self, interrupts: int) -> bool:
-        if interrupts and self._deadline is None:
+    def given_up(self, interrupts: int, begun: bool = True) -> bool:
+        if interrupts and self._deadline == math.inf:
             self._deadline = self._clock() + GRACE_S
+        if interrupts and begun and self._cancel is not None:
             self._cancel()
-        return interrupts > 1 or (self._deadline is not None and self._clock() > self._deadline)
+            self._cancel = None
+        return interrupts > 1 or self._clock() > self._deadline
 
 
 def _value_or_cancelled(handle: Handle[None]) -> None:
@@ -255,6 +260,7 @@ def _without_cell(frames: TracebackType | None) -> TracebackType | None:
 def in_few_lines(error: ErrorAgent) -> ErrorAgent:
     """The error, which IPython will now show in two lines; `%tb Verbose` shows where it was raised."""
     message = " ".join(str(error).split())
-    kept = "what it did until then is in _agent; " if error.result is not None else ""
+    record = error.result.record if error.result is not None else None
+    kept = "what it did until then is in _agent; " if record is not None and record.turns else ""
     error._render_traceback_ = _FewLines([f"{type(error).__name__}: {message}", f"({kept}%tb Verbose shows the traceback)"])  # type: ignore[attr-defined]
     return error

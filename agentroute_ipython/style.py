@@ -28,8 +28,8 @@ _SOURCE = """
 &.agr-done .agr-state { color: var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)); }
 &.agr-running .agr-state { color: var(--agr-busy); }
 & .agr-dim { color: var(--agr-dim); }
-& .agr-answer { overflow-x: auto; padding: 14px 18px 16px; font-size: 1.08em; line-height: 1.6; white-space: pre-wrap; }
-& .agr-answer p { margin: 0 0 .7em; text-align: start; unicode-bidi: plaintext; }
+& .agr-answer { overflow-x: auto; padding: 14px 18px 16px; font-size: 1.08em; line-height: 1.6; }
+& .agr-answer p { margin: 0 0 .7em; text-align: start; }
 & .agr-answer > :last-child { margin: 0; }
 & .agr-answer summary { color: var(--agr-dim); margin-bottom: .7em; }
 &.agr-running .agr-answer > p:last-child::after { content: "\\2009▍"; color: var(--agr-busy); }

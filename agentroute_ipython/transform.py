@@ -5,7 +5,6 @@ The body is taken from the raw lines, before IPython strips what looks like prom
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tokenize
 from typing import TYPE_CHECKING, Any
@@ -71,6 +70,8 @@ def _can_await(shell: Any) -> bool:
     """Whether this cell is run by a kernel on its asyncio loop, and not from within another cell."""
     if not hasattr(shell, "kernel") or not shell.autoawait:
         return False
+    import asyncio  # a kernel has it already; elsewhere loading is faster without
+
     from IPython.core.async_helpers import _asyncio_runner
 
     if shell.loop_runner is not _asyncio_runner:

@@ -101,7 +101,9 @@ def test_times_are_exact_to_the_microsecond_and_in_utc(store):
 
 def test_rows_come_by_start_of_the_run_then_by_position(store):
     store.save(run_of("a", started_at=START + timedelta(seconds=1)), turns=[turn_of("a", 2), turn_of("a", 1)])
-    store.save(run_of("b"), turns=[turn_of("b", 1)], tool_calls=[call_of("b", 1, 2), call_of("b", 1, 1)], messages=[message_of("b")])
+    store.save(
+        run_of("b"), turns=[turn_of("b", 1)], tool_calls=[call_of("b", 1, 2), call_of("b", 1, 1)], messages=[message_of("b")]
+    )
     assert runs(store).run_id.tolist() == ["b", "a"]
     assert list(zip(turns(store).run_id, turns(store).turn_index, strict=True)) == [("b", 1), ("a", 1), ("a", 2)]
     assert tool_calls(store).call_index.tolist() == [1, 2]
@@ -208,5 +210,7 @@ def test_without_pandas_the_error_says_what_to_install(store, monkeypatch):
 
 
 def test_pandas_is_loaded_with_the_first_frame_only():
-    code = "import sys, agentroute, agentroute.frames; agentroute.runs; assert not {'pandas', 'numpy', 'sqlite3'} & {*sys.modules}"
+    code = (
+        "import sys, agentroute, agentroute.frames; agentroute.runs; assert not {'pandas', 'numpy', 'sqlite3'} & {*sys.modules}"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -133,7 +133,9 @@ def test_one_long_turn_is_shortened_too():
 # ---- promises of both -------------------------------------------------------------------------------------------
 
 parts = st.one_of(
-    st.sampled_from(["user", "assistant", "system"]).flatmap(lambda role: st.text(max_size=30).map(lambda text: [Message(role, text)])),
+    st.sampled_from(["user", "assistant", "system"]).flatmap(
+        lambda role: st.text(max_size=30).map(lambda text: [Message(role, text)])
+    ),
     st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True).map(lambda ids: exchange(*ids)),
     st.sampled_from("abcde").map(lambda call: [Message("tool", "stray", tool_call_id=call)]),
 )

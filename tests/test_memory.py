@@ -277,7 +277,7 @@ def test_half_a_character_is_refused(memory):
 @settings(max_examples=40, deadline=None)
 @given(
     facts=st.dictionaries(st.text("abc .é日本語", max_size=5), st.text("abc .é日本語", max_size=12), max_size=6),
-    query=st.text("abc .é日本語%\"*", max_size=8),
+    query=st.text('abc .é日本語%"*', max_size=8),
 )
 def test_every_memory_recalls_the_same(facts, query):
     ram, file = Memory(), MemorySQLite(":memory:")
@@ -455,7 +455,12 @@ def make_old(path, extra=()):
         old.execute("CREATE VIRTUAL TABLE facts_fts USING fts5(key, value)")
         old.execute("INSERT INTO facts VALUES ('favourite_colour', 'blue is it'), ('age', 42)")
         calls = '[{"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]'
-        rows = [("user", "hi", None, None, None), ("assistant", None, calls, None, None), ("tool", "3", None, "1", "add"), ("assistant", "3", "{", None, None)]
+        rows = [
+            ("user", "hi", None, None, None),
+            ("assistant", None, calls, None, None),
+            ("tool", "3", None, "1", "add"),
+            ("assistant", "3", "{", None, None),
+        ]
         old.executemany("INSERT INTO messages (role, content, tool_calls, tool_call_id, name) VALUES (?, ?, ?, ?, ?)", rows)
         for statement in extra:
             old.execute(statement)
@@ -475,7 +480,9 @@ def test_a_file_of_the_first_version_is_converted(saved, path):
     assert go(saved.session("x").get_messages()) == []
 
 
-@pytest.mark.parametrize("extra", ["ALTER TABLE facts ADD COLUMN theirs", "DROP TABLE facts", "PRAGMA user_version=3", "PRAGMA application_id=9"])
+@pytest.mark.parametrize(
+    "extra", ["ALTER TABLE facts ADD COLUMN theirs", "DROP TABLE facts", "PRAGMA user_version=3", "PRAGMA application_id=9"]
+)
 def test_tables_of_the_same_name_but_not_ours_are_left_alone(saved, path, extra):
     make_old(path, [extra])
     before = path.read_bytes()

@@ -37,9 +37,10 @@ def texts(database):
         return [text for (text,) in connection.execute("SELECT text FROM notes ORDER BY rowid").fetchall()]
 
 
-def python(code, *arguments, **options):
+def python(code, *arguments):
     """Runs code in another process; its stdout."""
-    done = subprocess.run([sys.executable, "-X", "dev", "-c", code, *map(str, arguments)], capture_output=True, text=True, **options)
+    command = [sys.executable, "-X", "dev", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -98,8 +99,9 @@ def test_a_path_that_is_no_file_name_is_refused(path):
 
 def test_a_new_file_carries_its_owner_and_version(path, database):
     write(database)
+    names = ("application_id", "user_version", "journal_mode")
     with closing(sqlite3.connect(path)) as other:
-        assert [other.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "journal_mode")] == [77, 1, "wal"]
+        assert [other.execute(f"PRAGMA {name}").fetchone()[0] for name in names] == [77, 1, "wal"]
 
 
 def test_an_older_file_is_migrated_and_keeps_its_rows(path, database):
@@ -119,7 +121,8 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path, database):
 
     write(database, "old")
     database.close()
-    with closing(Database(path, Schema("notebook", 77, (make_notes, spoil)))) as broken, pytest.raises(ErrorStore, match="no_such_function"):
+    spoiling = Schema("notebook", 77, (make_notes, spoil))
+    with closing(Database(path, spoiling)) as broken, pytest.raises(ErrorStore, match="no_such_function"):
         write(broken)
     assert texts(database) == ["old"]
 
@@ -143,13 +146,20 @@ def test_a_file_of_another_application_is_refused_and_not_changed(tmp_path, prag
         theirs.execute("CREATE TABLE notes (mine)")
         theirs.execute(f"PRAGMA {pragma}")
     before = path.read_bytes()
-    with closing(Database(path, FIRST)) as database, pytest.raises(ErrorStore, match=r"theirs\.db belongs to another application"):
+    with (
+        closing(Database(path, FIRST)) as database,
+        pytest.raises(ErrorStore, match=r"theirs\.db belongs to another application"),
+    ):
         write(database)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["theirs.db"]
 
 
-@pytest.mark.parametrize("content", [b"x", b"no database at all\n" * 100, b"SQLite format 3\0", os.urandom(8192)], ids=["byte", "text", "head", "noise"])
+@pytest.mark.parametrize(
+    "content",
+    [b"x", b"no database at all\n" * 100, b"SQLite format 3\0", bytes(range(256)) * 32],
+    ids=["byte", "text", "head", "noise"],
+)
 def test_a_file_that_is_no_database_is_named_and_not_changed(tmp_path, content):
     path = tmp_path / "garbage.db"
     path.write_bytes(content)

@@ -239,7 +239,11 @@ def test_tables_are_strict_and_have_the_columns_of_their_record(store, path, kin
 
 def test_a_column_added_to_a_record_is_added_to_an_older_file():
     old = make_dataclass("Old", [("run_id", "str", column("", key=True))])
-    added = [("note", "str | None", column("", default=None)), ("stars", "int", column("", default=3)), ("word", "str", column(""))]
+    added = [
+        ("note", "str | None", column("", default=None)),
+        ("stars", "int", column("", default=3)),
+        ("word", "str", column("")),
+    ]
     new = make_dataclass("New", added, bases=(old,), kw_only=True)
     with closing(sqlite3.connect(":memory:")) as connection:
         _Table(old, "runs").fit(connection)

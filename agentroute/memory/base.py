@@ -44,7 +44,7 @@ def check_fact(key: Any, value: Any) -> None:
     """Raises ErrorConfig for what no memory can give back as it was."""
     for name, text in (("key", key), ("value", value)):
         if not isinstance(text, str):
-            raise ErrorConfig(f"remember() takes a str as {name}, not {type(text).__name__}; convert it, for example with json.dumps")
+            raise ErrorConfig(f"remember() takes a str as {name}, not {type(text).__name__}; convert it, say with json.dumps")
         try:
             text.encode()
         except UnicodeEncodeError:

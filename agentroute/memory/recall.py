@@ -21,7 +21,9 @@ MAX_WORDS = 64
 
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # Scripts written without spaces (and Hangul, whose particles cling to words) are indexed in pairs of characters.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]+")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]+"
+)
 
 
 def fold(text: str) -> str:

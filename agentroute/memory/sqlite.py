@@ -110,7 +110,8 @@ class MemorySQLite:
         try:
             return Message.from_dict(json.loads(text))
         except (ValueError, AttributeError) as error:
-            raise ErrorStore(f"memory {self.path} holds a message that cannot be read ({error}); restore it from a backup") from error
+            advice = "restore it from a backup"
+            raise ErrorStore(f"memory {self.path} holds a message that cannot be read ({error}); {advice}") from error
 
 
 def _message_json(message: Message) -> str:
@@ -134,7 +135,8 @@ def has_fts5(connection: sqlite3.Connection) -> bool:
 
 
 def _is_indexed(connection: sqlite3.Connection) -> bool:
-    return has_fts5(connection) and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts_index'").fetchone() is not None
+    index = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts_index'").fetchone()
+    return index is not None and has_fts5(connection)
 
 
 def _remember(connection: sqlite3.Connection, key: str, value: str) -> None:
@@ -142,7 +144,12 @@ def _remember(connection: sqlite3.Connection, key: str, value: str) -> None:
     (identifier,) = connection.execute(sql, (key, value)).fetchone()
     if _is_indexed(connection):
         connection.execute("DELETE FROM facts_index WHERE rowid = ?", (identifier,))
-        connection.execute("INSERT INTO facts_index (rowid, words) VALUES (?, ?)", (identifier, " ".join(words(f"{key} {value}"))))
+        _index(connection, identifier, key, value)
+
+
+def _index(connection: sqlite3.Connection, identifier: int, key: str, value: str) -> None:
+    text = " ".join(words(f"{key} {value}"))
+    connection.execute("INSERT INTO facts_index (rowid, words) VALUES (?, ?)", (identifier, text))
 
 
 def _forget(connection: sqlite3.Connection, key: str) -> None:
@@ -191,13 +198,16 @@ def _add_sessions(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX messages_by_session ON messages (session_id, id)")
     connection.execute("CREATE TABLE facts (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value TEXT NOT NULL) STRICT")
     if has_fts5(connection):
-        connection.execute("""CREATE VIRTUAL TABLE facts_index USING fts5(words, tokenize="unicode61 remove_diacritics 0 categories 'L* M* N*'")""")
+        tokenize = "unicode61 remove_diacritics 0 categories 'L* M* N*'"
+        connection.execute(f'CREATE VIRTUAL TABLE facts_index USING fts5(words, tokenize="{tokenize}")')
     old = connection.execute("SELECT role, content, tool_calls, tool_call_id, name FROM old_messages ORDER BY id").fetchall()
     rows = [(_message_json(_first_message(*row)),) for row in old]
     connection.executemany("INSERT INTO messages (session_id, message) VALUES ('', ?)", rows)
     facts = "SELECT CAST(key AS TEXT), CAST(value AS TEXT) FROM old_facts WHERE key IS NOT NULL ORDER BY rowid"
-    for key, value in connection.execute(facts).fetchall():
-        _remember(connection, key, value)
+    for identifier, (key, value) in enumerate(connection.execute(facts).fetchall(), 1):
+        connection.execute("INSERT INTO facts (id, key, value) VALUES (?, ?, ?)", (identifier, key, value))
+        if has_fts5(connection):
+            _index(connection, identifier, key, value)
     connection.execute("DROP TABLE old_messages")
     connection.execute("DROP TABLE old_facts")
     if has_fts5(connection):
@@ -218,8 +228,8 @@ def _is_first(connection: sqlite3.Connection) -> int | None:
     def names(table: str) -> set[str]:
         return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
-    matches = names("messages") == {"id", "role", "content", "tool_calls", "tool_call_id", "name"} and names("facts") == {"key", "value"}
-    return 1 if matches else None
+    messages = {"id", "role", "content", "tool_calls", "tool_call_id", "name"}
+    return 1 if (names("messages"), names("facts")) == (messages, {"key", "value"}) else None
 
 
 # One entry a released schema, oldest first; never change or remove one. The id is "AGM1".

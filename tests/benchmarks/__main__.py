@@ -25,12 +25,12 @@ def row(name: str, value: float, floor: float, goal: str, unit: str = "ms") -> N
     print(f"{name:58} {value:9.3f} {unit:3} floor {floor:9.3f} {unit:3} ratio {value / floor:6.2f}   goal {goal}", flush=True)
 
 
-def processes(figure: str, floor: str) -> tuple[float, float]:
-    """Wall milliseconds of two whole Python programs, the best of several each."""
+def processes(figure: str, floor: str, *python: str) -> tuple[float, float]:
+    """Wall milliseconds of two whole programs, the best of several each."""
 
     def once(code: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *python, "-c", code], check=True, stdout=subprocess.DEVNULL)
         return (time.perf_counter() - began) * 1e3
 
     times = [(once(figure), once(floor)) for _ in range(15)]
@@ -120,8 +120,7 @@ async def tools_side_by_side(base_url: str) -> None:
 def main() -> None:
     value, floor = processes("from agentroute import Agent", "pass")
     row("from agentroute import Agent, whole process", value, floor, "≤ 80 ms")
-    start = "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "
-    value, floor = processes(start + "s.run_line_magic('load_ext', 'agentroute_ipython')", start)
+    value, floor = processes("%load_ext agentroute_ipython", "pass", "-m", "IPython", "--no-banner", "--quick")
     row("%load_ext agentroute_ipython over bare IPython", value - floor, floor, "≤ 20 ms")
     with endpoint() as base_url:
         asyncio.run(runs(base_url))

@@ -4,6 +4,7 @@ They come from a real `%%agent` cell in JupyterLab. The provider is a server on 
 the pace and price of one.
 """
 
+import base64
 import json
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from tests.browser.lab import Lab, NotebookPage, Theme, running_lab
 from tests.server import ModelServer, Raw
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
+WIDTH, HEIGHT = 1020, 1500
 MODEL = "anthropic/claude-sonnet-4"
 
 SETUP = """
@@ -99,31 +101,27 @@ def run_card(lab: Lab, page_name: str, theme: Theme, folder: Path) -> None:
     with ModelServer(story()) as server:
         lab.write(page_name, [SETUP.format(base_url=server.base_url), CELL])
         with lab.open(page_name, theme) as page:
+            page.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
             page.run_cell(0)
-            sharpen(page)
             page.run_cell(1, wait=False)
-            page.page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
             expect(page.cell_output(1)).to_contain_text("Because it is two days")
             take(page, 1, folder / f"card-running-{theme}.png")
             page.wait_idle()
             expect(page.cell_output(1)).to_contain_text("done")
-            open_timeline(page, 1)
+            page.cell_output(1).locator(".agr-run > summary").click()
             take(page, 1, folder / f"card-{theme}.png")
 
 
-def sharpen(page: NotebookPage) -> None:
-    """A narrower window of twice as many pixels, for pictures that are shown on all kinds of screens."""
-    metrics = {"width": 980, "height": 900, "deviceScaleFactor": 2, "mobile": False}
-    page.page.context.new_cdp_session(page.page).send("Emulation.setDeviceMetricsOverride", metrics)
-
-
 def take(page: NotebookPage, index: int, path: Path) -> None:
-    page.cell(index).screenshot(path=path, animations="disabled")
-
-
-def open_timeline(page: NotebookPage, index: int) -> None:
-    page.cell_output(index).locator(".agr-run > summary").click()
+    """Saves a picture of a cell with two pixels for one, as sharp as on a good screen."""
+    page.page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
     page.page.mouse.move(0, 0)
+    box = page.cell(index).bounding_box()
+    assert box is not None
+    clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"], "scale": 2}
+    session = page.page.context.new_cdp_session(page.page)
+    picture = session.send("Page.captureScreenshot", {"format": "png", "clip": clip})
+    path.write_bytes(base64.b64decode(picture["data"]))
 
 
 def main(arguments: Sequence[str]) -> None:

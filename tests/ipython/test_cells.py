@@ -308,7 +308,7 @@ shell = InteractiveShell.instance()
 before = set(sys.modules)
 shell.run_line_magic("load_ext", "agentroute_ipython")
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
-heavy = {"pandas", "numpy", "ipywidgets", "httpx", "httpx2", "pydantic", "pydantic_core", "matplotlib", "xllamacpp", "docstring_parser"}
+heavy = {"asyncio", "pandas", "numpy", "ipywidgets", "httpx", "httpx2", "pydantic", "pydantic_core", "matplotlib", "xllamacpp", "docstring_parser"}
 print(sorted(new & heavy), "agentroute.agent" in sys.modules)
 """
 

@@ -178,6 +178,14 @@ def test_stop_while_the_model_is_silent_takes_under_a_second(way: Callable[[Run]
     assert end.result.record.run.status == "interrupted"
 
 
+def test_stop_before_the_first_step_leaves_a_record_too(way: Callable[[Run], None]) -> None:
+    cell = Cell.of("hello", delay_s=30)
+    cell.view.show = press_stop  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert cell.kept[0].record.run.status == "interrupted"
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_stop_in_a_tool_takes_under_a_second(way: Callable[[Run], None], kind: str) -> None:
     release = threading.Event()
@@ -251,6 +259,15 @@ def test_one_stop_is_enough_after_the_grace() -> None:
     now[0] = 103.1
     assert stopping.given_up(1)
     assert cancelled == [100.0]
+
+
+def test_run_that_never_begins_can_be_given_up() -> None:
+    now = [100.0]
+    stopping = _Stopping(lambda: pytest.fail("there is nothing to cancel"), clock=lambda: now[0])
+    assert not stopping.given_up(1, begun=False)
+    assert stopping.given_up(2, begun=False)
+    now[0] = 104.0
+    assert stopping.given_up(1, begun=False)
 
 
 def test_cancelling_the_cell_stops_the_run() -> None:

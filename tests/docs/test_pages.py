@@ -1,0 +1,63 @@
+"""The code in README and docs runs as it stands, against a server on loopback in place of the provider."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentroute import ToolCall
+from tests.server import ModelServer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+WITH_CODE = [page for page in PAGES if blocks(page, "python")]
+
+
+def answer(body: dict) -> object:
+    """An order's state by way of its tool, a ticket where one is asked for, else a text."""
+    names = [tool["function"]["name"] for tool in body.get("tools", [])]
+    if "final_answer" in names:
+        properties = body["tools"][-1]["function"]["parameters"]["properties"]
+        return ToolCall("t", "final_answer", {name: "high" if name == "priority" else "text" for name in properties})
+    if "order_status" in names and body["messages"][-1]["role"] == "user":
+        return ToolCall("o", "order_status", {"order_id": 4821})
+    return "Order 4821 left the warehouse today."
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page, tmp_path):
+    with ModelServer([answer], repeat=True) as server:
+        (tmp_path / ".agentroute").mkdir()
+        (tmp_path / ".agentroute" / "config").write_text(f"api_key=sk-test\nopenrouter_base_url={server.base_url}\n")
+        run = subprocess.run(
+            [sys.executable, "-W", "error", "-c", "\n".join(blocks(page, "python"))],
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode == 0, run.stderr
+        assert server.requests
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_of_a_page_exist(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_committed_without_outputs(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    assert [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and cell["outputs"]] == []
