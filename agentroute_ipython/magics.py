@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ Example:
     ---
     Where is order 4821?
 """
+
+_SEPARATOR = re.compile(r"^---[ \t\r]*$", re.MULTILINE)
 
 
 @magics_class
@@ -230,11 +233,8 @@ def _mistakes() -> Iterator[None]:
 
 def _halves(text: str) -> tuple[str, str, str]:
     """What is above the first line that is `---`, that line, and what is below; all of it is below when there is none."""
-    lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        if line.rstrip() == "---":
-            return "".join(lines[:number]), line, "".join(lines[number + 1 :])
-    return "", "", text
+    found = _SEPARATOR.search(text)
+    return (text[: found.start()], found[0], text[found.end() :]) if found else ("", "", text)
 
 
 def _trimmed(text: str) -> str:

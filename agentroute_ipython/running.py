@@ -29,6 +29,8 @@ from agentroute.errors import ErrorAgent, ErrorInterrupted
 from agentroute.events import AgentEnd, AgentStart, Event
 from agentroute.result import Result
 
+from .formats import one_line
+
 __all__ = ["Interrupted", "Run", "View", "run_beside", "run_here"]
 
 TICK_S = 0.1
@@ -116,7 +118,6 @@ async def run_here(run: Run) -> None:
     Raises:
         Interrupted: it was stopped. ErrorAgent: it failed; IPython shows it in two lines.
     """
-
     interrupts = _Interrupts()
     task = None
     try:
@@ -192,7 +193,7 @@ class _Interrupts:
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._counted)
+            self._before = signal.signal(signal.SIGINT, self._counted) or signal.default_int_handler
         return self
 
     def _counted(self, number: int, frame: FrameType | None) -> None:
@@ -259,7 +260,7 @@ def _without_cell(frames: TracebackType | None) -> TracebackType | None:
 
 def in_few_lines(error: ErrorAgent) -> ErrorAgent:
     """The error, which IPython will now show in two lines; `%tb Verbose` shows where it was raised."""
-    message = " ".join(str(error).split())
+    message = one_line(str(error), 500)
     record = error.result.record if error.result is not None else None
     kept = "what it did until then is in _agent; " if record is not None and record.turns else ""
     error._render_traceback_ = _FewLines([f"{type(error).__name__}: {message}", f"({kept}%tb Verbose shows the traceback)"])  # type: ignore[attr-defined]

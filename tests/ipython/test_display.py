@@ -277,7 +277,7 @@ def test_everything_huge_is_still_a_small_card() -> None:
     huge = "<&>" * 3_000_000
     calls = [call(n, k, result_text=huge, arguments_text=huge, tool_name=huge) for n in range(1, 101) for k in (1, 2)]
     shown = ended([turn(n, finish_reason=huge) for n in range(1, 101)], calls, output=huge, error_text=huge, error_type=huge)
-    assert len(to_html(shown).encode()) < 400_000
+    assert len(to_html(shown).encode()) < 100_000
     assert len(to_text(shown).encode()) < 20_000
 
 

@@ -185,7 +185,7 @@ def test_first_separator_counts(notebook: Notebook, line: str) -> None:
     assert notebook.asked == [("system", "One."), ("user", "Two.\n---\nThree.")]
 
 
-@pytest.mark.parametrize("line", [" ---", "----", "--", "--- x", "- - -"])
+@pytest.mark.parametrize("line", [" ---", "----", "--", "--- x", "- - -", "x\x0b---"])
 def test_other_lines_are_no_separators(notebook: Notebook, line: str) -> None:
     notebook.run(f"%%agent bot -m scripted\nOne.\n{line}\nTwo.")
     assert notebook.asked == [("user", f"One.\n{line}\nTwo.")]

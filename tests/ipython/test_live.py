@@ -1,0 +1,298 @@
+import asyncio
+import io
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytest
+
+from agentroute import LLMResponse, ToolCall
+from agentroute.errors import ErrorInterrupted
+from agentroute.events import AgentEnd, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
+from agentroute.records import Record
+from agentroute.result import Result
+from agentroute_ipython.live import LiveView
+from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, STORY, asks, call, ended, events, says, turn, usage
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Kernel:
+    """The shell of a kernel; keeps what it was asked to publish, and when."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.kernel = self.display_pub = self
+        self.clock = clock
+        self.published: list[dict[str, Any]] = []
+        self.times: list[float] = []
+
+    def publish(self, data: dict[str, str], metadata: dict[str, Any], *, transient: dict[str, str], update: bool) -> None:
+        self.published.append({"data": data, "metadata": metadata, "transient": transient, "update": update})
+        self.times.append(self.clock())
+
+    @property
+    def html(self) -> str:
+        return str(self.published[-1]["data"]["text/html"])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def kernel(clock: Clock) -> Kernel:
+    return Kernel(clock)
+
+
+@pytest.fixture
+def view(kernel: Kernel, clock: Clock) -> LiveView:
+    return LiveView(shell=kernel, clock=clock)
+
+
+# ---------------------------------------------------------------------------------------------------------- in a cell
+
+
+def test_run_is_one_output_of_html_and_text(view: LiveView, kernel: Kernel) -> None:
+    view.show()
+    for event in events(STORY):
+        view.update(event)
+    view.close()
+    first, *later = kernel.published
+    assert first["update"] is False and later and all(message["update"] for message in later)
+    assert len({message["transient"]["display_id"] for message in kernel.published}) == 1
+    assert {tuple(message["data"]) for message in kernel.published} == {("text/html", "text/plain")}
+    assert "done" in kernel.html and kernel.published[-1]["data"]["text/plain"].startswith(ANSWER)
+
+
+def test_two_views_have_outputs_of_their_own(kernel: Kernel, clock: Clock) -> None:
+    LiveView(shell=kernel, clock=clock).show()
+    LiveView(shell=kernel, clock=clock).show()
+    assert kernel.published[0]["transient"] != kernel.published[1]["transient"]
+
+
+def test_thousand_updates_a_second_are_ten_redraws(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    for number in range(3000):
+        clock.now += 0.001
+        view.update(TextDelta(f"{number} ", 1))
+    view.close()
+    assert 28 <= len(kernel.times) <= 32
+    for start in kernel.times[:-1]:
+        assert sum(start <= moment < start + 0.999 for moment in kernel.times[:-1]) <= 10
+    assert "2998 2999 " in kernel.html
+
+
+def test_first_change_after_a_pause_is_drawn_at_once(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    clock.now += 5
+    view.update(TextDelta("now", 1))
+    assert len(kernel.published) == 2 and "now" in kernel.html
+
+
+def test_change_in_the_quiet_time_is_drawn_by_the_next_tick(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    view.update(TextDelta("soon", 1))
+    view.tick()
+    assert len(kernel.published) == 1
+    clock.now += 0.1
+    view.tick()
+    assert len(kernel.published) == 2 and "soon" in kernel.html
+    view.tick()
+    assert len(kernel.published) == 2
+
+
+def test_change_in_the_quiet_time_is_drawn_by_the_loop_of_the_thread(kernel: Kernel) -> None:
+    async def run() -> int:
+        view = LiveView(shell=kernel, rate_hz=100)
+        view.show()
+        for event in (TurnStart(1), TextDelta("one ", 1), TextDelta("two", 1)):
+            view.update(event)
+        before = len(kernel.published)
+        while len(kernel.published) == before:
+            await asyncio.sleep(0.001)
+        assert "one two" in kernel.html
+        drawn = len(kernel.published)
+        view.close()
+        await asyncio.sleep(0.03)  # a timer that was left over would draw again
+        return len(kernel.published) - drawn
+
+    kernel.clock = lambda: 0.0
+    assert asyncio.run(asyncio.wait_for(run(), 5)) == 1
+
+
+def test_seconds_go_on_while_nothing_happens(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    for _ in range(50):
+        clock.now += 0.1
+        view.tick()
+    assert 4 <= len(kernel.published) - 1 <= 5
+    assert "running" in kernel.html and "4." in kernel.published[-1]["data"]["text/plain"]
+
+
+def test_close_draws_the_last_state_once(view: LiveView, kernel: Kernel) -> None:
+    view.show()
+    for event in events(STORY):
+        view.update(event)
+    view.close()
+    drawn = len(kernel.published)
+    view.close()
+    view.tick()
+    view.update(TextDelta("late", 1))
+    assert len(kernel.published) == drawn
+    assert "agr-done" in kernel.html and "late" not in kernel.html
+
+
+def test_run_left_before_its_end_is_shown_as_interrupted(view: LiveView, kernel: Kernel) -> None:
+    view.show()
+    view.update(TurnStart(1))
+    view.update(ToolCallStart(call(1, 1, status="interrupted", result_text=None)))
+    view.close()
+    assert "agr-interrupted" in kernel.html and ">running<" not in kernel.html
+    assert kernel.published[-1]["data"]["text/plain"].splitlines()[-1].startswith("interrupted")
+
+
+def test_view_that_was_never_shown_still_draws_its_end(view: LiveView, kernel: Kernel) -> None:
+    view.close()
+    assert [message["update"] for message in kernel.published] == [False, True]
+
+
+def test_publisher_is_looked_up_for_each_drawing(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    captured = Kernel(clock)
+    view.show()
+    kernel.display_pub = captured
+    view.close()
+    assert (len(kernel.published), len(captured.published)) == (1, 1)
+
+
+def test_views_are_used_from_several_threads(kernel: Kernel) -> None:
+    view = LiveView(shell=kernel)
+    view.show()
+    threads = [threading.Thread(target=lambda: [view.update(TextDelta("x", 1)) for _ in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        view.tick()
+    for thread in threads:
+        thread.join()
+    view.close()
+    assert view.card.answer == "x" * 2000
+
+
+# ------------------------------------------------------------------------------------------------------ in a terminal
+
+
+class Terminal:
+    """Standard output that keeps every piece that was written to it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """All is kept already."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    return Terminal()
+
+
+def printed(terminal: Terminal, story: list[Event], end: bool = True) -> list[str]:
+    with redirect_stdout(terminal):  # type: ignore[type-var]
+        view = LiveView(shell=object())
+        view.show()
+        for event in story:
+            view.update(event)
+            view.tick()
+        if end:
+            view.close()
+            view.close()
+    return terminal.text.splitlines()
+
+
+def test_terminal_prints_each_piece_once_and_in_order(terminal: Terminal) -> None:
+    lines = printed(terminal, events(STORY))
+    assert lines[0] == "Let me look."
+    assert lines[1] == 'order_status(order_id="4821")'
+    assert lines[2].startswith('order_status -> {"status":"shipped"')
+    assert lines[3] == 'refund(order_id="4821", amount=4.9)'
+    assert lines[4].startswith("refund -> refunded 4.90 USD, ")
+    assert lines[5:8] == ANSWER.split("\n")
+    assert lines[8].startswith("done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, $0.0070, ")
+    assert len(lines) == 9
+
+
+def test_terminal_prints_a_delta_as_it_comes(terminal: Terminal) -> None:
+    printed(terminal, [TurnStart(1), TextDelta("one ", 1), TextDelta("two", 1)], end=False)
+    assert terminal.pieces == ["one ", "two"]
+
+
+def test_terminal_prints_an_answer_that_was_not_streamed(terminal: Terminal) -> None:
+    story = [event for event in events(STORY) if not isinstance(event, TextDelta)]
+    assert printed(terminal, story)[5:8] == ANSWER.split("\n")
+
+
+def test_terminal_prints_a_structured_answer_that_came_as_a_call(terminal: Terminal) -> None:
+    story = [TurnStart(1), TurnEnd(turn(1), "", [], ended([turn(1)]).run), AgentEnd(Result({"total": 3}))]
+    assert printed(terminal, story)[:3] == ["{", '  "total": 3', "}"]
+
+
+def test_terminal_shows_a_failed_call_and_a_failed_run(terminal: Terminal) -> None:
+    lines = printed(terminal, events([asks(ToolCall("1", "nothing", {})), RuntimeError("lost")]))
+    assert lines[1].startswith("nothing -> UnknownTool: There is no tool 'nothing'")
+    assert lines[-1].startswith("failed, 2 model calls, 1 tool call (1 failed), ")
+
+
+def test_terminal_announces_reasoning_once(terminal: Terminal) -> None:
+    printed(terminal, [TurnStart(1), *(ReasoningDelta("hm ", 1) for _ in range(5)), TextDelta("So.", 1)], end=False)
+    assert terminal.text == "(reasoning)\nSo."
+
+
+def test_terminal_controls_cannot_come_in_pieces(terminal: Terminal) -> None:
+    deltas = ["a\x1b", "[31", "mred\x1b[0m ", "\x1b", "]0;title\x07", "\r", "\nnew", "👩\u200d", "👧", " \u202ex", "end\x1b"]
+    printed(terminal, [TurnStart(1), *(TextDelta(delta, 1) for delta in deltas)])
+    assert terminal.text.startswith("ared \\x1b]0;title\\x07\nnew👩\u200d👧 \\u202exend\\x1b\ninterrupted")
+
+
+def test_terminal_ends_an_open_line_before_the_next(terminal: Terminal) -> None:
+    record = call(1, 1, status="interrupted", result_text=None)
+    story = [TurnStart(1), TextDelta("Wait", 1), ToolCallStart(record)]
+    stopped = AgentEnd(Result(None, interrupted=True, record=Record(ended([turn(1)]).run, [turn(1)], [record])), ErrorInterrupted("stopped"))
+    lines = printed(terminal, [*story, stopped])
+    assert lines[:2] == ["Wait", "search()"] and lines[2].startswith("interrupted, 1 model call, 1 tool call")
+
+
+# --------------------------------------------------------------------------------------------------------------- both
+
+
+def test_import_loads_neither_ipython_nor_pandas() -> None:
+    code = "import sys, agentroute_ipython.live; print([n for n in ('IPython', 'ipykernel', 'pandas', 'httpx', 'pydantic') if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_view_without_ipython_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    with redirect_stdout(io.StringIO()) as output:
+        view = LiveView()
+        view.update(TextDelta("Hello.", 1))
+        view.close()
+    assert output.getvalue() == "Hello.\ninterrupted\n"
