@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ._portal import check_may_block, portal, run_blocking
-from .config import Secret
+from .config import Secret, without_password
 from .errors import ErrorConfig, ErrorRun
 from .events import AgentEnd, Event
 from .loop import RunSpec, current_run, run_events
@@ -125,7 +125,7 @@ class Agent(Generic[OutputT]):
     def __repr__(self) -> str:
         parts = [repr(self.name)]
         if self.model is not None:
-            parts.append(f"model={self.model!r}")
+            parts.append(f"model={without_password(repr(self.model))}")
         if self._tools:
             parts.append(f"tools=[{', '.join(self._tools)}]")
         if self.output is not None:
@@ -221,7 +221,7 @@ class Agent(Generic[OutputT]):
         store = self.store or (parent.store if parent else None) or default_store()
         return RunSpec(
             agent_name=self.name,
-            request_model=self.model if isinstance(self.model, str) else str(getattr(self.model, "model_id", None) or "unknown"),
+            request_model=self._model_name(),
             resolve=self._resolve,
             instructions=self.instructions,
             tools=self.tools_map,
@@ -241,6 +241,11 @@ class Agent(Generic[OutputT]):
             stream=stream,
             store=store,
         )
+
+    def _model_name(self) -> str:
+        """What the run history calls the model: the string given, or the id of a Model."""
+        name = self.model if isinstance(self.model, str) else getattr(self.model, "model_id", None)
+        return without_password(name) if isinstance(name, str) else "unknown"
 
     def _resolve(self) -> Model:
         if self.model is None:

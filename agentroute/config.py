@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from .errors import ErrorConfig
 
-__all__ = ["Config", "ProviderKind", "Secret"]
+__all__ = ["Config", "ProviderKind", "Secret", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
 
@@ -113,6 +114,11 @@ class Config:
                     settings[name.strip()] = value.strip()
             return settings
         raise ErrorConfig(f"{self.config_file} cannot be read ({problem}); mend it, or write it anew with `agentroute login`")
+
+
+def without_password(text: str) -> str:
+    """The text with user and password left out of every URL in it."""
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
 
 
 def _check_kind(kind: str) -> None:

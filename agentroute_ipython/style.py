@@ -12,7 +12,7 @@ __all__ = ["STYLE"]
 
 _SOURCE = """
 & {
-  --agr-dim: var(--jp-content-font-color2, var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 65%, transparent)));
+  --agr-dim: var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 68%, transparent));
   --agr-line: var(--jp-border-color2, var(--vscode-panel-border, color-mix(in srgb, currentColor 20%, transparent)));
   --agr-soft: color-mix(in srgb, currentColor 4%, transparent);
   --agr-mono: var(--jp-code-font-family, var(--vscode-editor-font-family, ui-monospace, monospace));
@@ -20,12 +20,12 @@ _SOURCE = """
   --agr-busy: var(--jp-brand-color1, var(--vscode-progressBar-background, currentColor));
   box-sizing: border-box; width: 100%; max-width: 58em; margin: 4px 0; overflow: hidden;
   border: 1px solid var(--agr-line); border-radius: 8px;
-  color: var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText));
+  color: var(--jp-content-font-color1, var(--vscode-editor-foreground, inherit));
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; unicode-bidi: isolate;
 }
 & .agr-busy { color: var(--agr-busy); }
 & .agr-bad, &.agr-failed .agr-state { color: var(--agr-bad); }
-&.agr-done .agr-state { color: var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)); }
+&.agr-done .agr-state { color: color-mix(in srgb, var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)) 80%, currentColor); }
 &.agr-running .agr-state { color: var(--agr-busy); }
 & .agr-dim { color: var(--agr-dim); }
 & .agr-answer { overflow-x: auto; padding: 14px 18px 16px; font-size: 1.08em; line-height: 1.6; }

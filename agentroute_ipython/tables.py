@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from agentroute.config import without_password
 
 from .formats import one_line, visible
 
@@ -62,7 +63,7 @@ def settings_table(agent: Agent[Any], where: str) -> Table:
     """One row a setting that is set."""
     rows = [("agent", agent.name), ("defined by", where), ("model", model_text(agent))]
     if agent.base_url:
-        rows.append(("base_url", _without_password(agent.base_url)))
+        rows.append(("base_url", without_password(agent.base_url)))
     for setting in _SETTINGS:
         value = agent.tools_map if setting == "tools" else getattr(agent, setting)
         if value is not None and value != {}:
@@ -74,7 +75,7 @@ def model_text(agent: Agent[Any]) -> str:
     """The model as it was asked for; of a Model object its id."""
     model = agent.model
     if model is None or isinstance(model, str):
-        return _without_password(one_line(model or "", 120))
+        return without_password(one_line(model or "", 120))
     return one_line(f"{getattr(model, 'model_id', '')} ({type(model).__name__})".lstrip(), 120)
 
 
@@ -89,10 +90,6 @@ def _setting_text(value: Any) -> str:
         return f"{value:g}"
     ours = type(value).__module__.startswith("agentroute.")  # of other classes we cannot know what their repr shows
     return one_line(repr(value), 120) if ours else type(value).__name__
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//…@", text)
 
 
 def _html(text: str) -> str:

@@ -171,6 +171,15 @@ def test_the_key_is_nowhere_to_be_seen():
     assert "pass" not in repr(model)
 
 
+def test_a_password_in_the_url_is_not_shown_or_recorded():
+    agent = Agent("a", model="http://user:hunter2@127.0.0.1:1/v1/m")
+    with pytest.raises(errors.ErrorAgent) as caught:
+        agent.run("hi")
+    record = caught.value.result.record
+    assert record.run.request_model == "http://…@127.0.0.1:1/v1/m"
+    assert "hunter2" not in f"{agent!r} {caught.value} {record}"
+
+
 def test_requests_can_be_forbidden():
     with no_requests(allow=[]), ModelServer(["hello"]) as server, pytest.raises(RuntimeError, match="forbidden"):
         ask(ModelCloud(model_id="m", base_url=server.base_url))

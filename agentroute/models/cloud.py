@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _http
 from .._sse import SSEDecoder
-from ..config import Secret
+from ..config import Secret, without_password
 from ..errors import ErrorAgent, ErrorConfig, ErrorModelResponse
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
@@ -52,7 +52,7 @@ class ModelCloud:
         self._key = Secret(api_key) if api_key else None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model_id={self.model_id!r}, base_url={_shown(self.base_url)!r})"
+        return f"{type(self).__name__}(model_id={self.model_id!r}, base_url={without_password(self.base_url)!r})"
 
     async def endpoint(self) -> tuple[str, Secret | None]:
         """Base URL and key for the next request. A subclass whose server must be started first starts it here."""
@@ -125,13 +125,6 @@ async def _next(parts: AsyncGenerator[_http.Reply | bytes, None], done: bool) ->
         return b""
     assert isinstance(part, bytes)
     return part
-
-
-def _shown(url: str) -> str:
-    """A URL without user and password."""
-    scheme, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _json_of(body: bytes) -> Any:

@@ -85,14 +85,14 @@ def _event(choice: dict[str, Any], **more: Any) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
-def story() -> list[Raw]:
-    """The three answers of the run in the picture."""
+def story(pace: float = 1.0) -> list[Raw]:
+    """The three answers of the run in the picture; `pace` 0 gives them at once."""
     look = ToolCall("call_1", "order_status", {"order_id": "4821"})
     pay = ToolCall("call_2", "refund", {"order_id": "4821", "amount": 4.9, "reason": "late delivery"})
     return [
-        paced(look, first_s=0.9, whole_s=1.1, tokens=(412, 58), cost=0.002106),
-        paced(pay, first_s=0.8, whole_s=1.0, tokens=(538, 71), cost=0.002679),
-        paced(ANSWER, first_s=0.7, whole_s=2.2, tokens=(627, 74), cost=0.002991),
+        paced(look, first_s=0.9 * pace, whole_s=1.1 * pace, tokens=(412, 58), cost=0.002106),
+        paced(pay, first_s=0.8 * pace, whole_s=1.0 * pace, tokens=(538, 71), cost=0.002679),
+        paced(ANSWER, first_s=0.7 * pace, whole_s=2.2 * pace, tokens=(627, 74), cost=0.002991),
     ]
 
 

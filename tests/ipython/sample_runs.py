@@ -85,7 +85,9 @@ def turn(index: int, **fields: Any) -> TurnRecord:
 
 def call(turn_index: int, call_index: int, **fields: Any) -> ToolCallRecord:
     known = {"tool_name": "search", "arguments_text": "{}", "result_text": "found", "status": "ok", "duration_s": 0.2}
-    return ToolCallRecord(**{"run_id": "r", "turn_index": turn_index, "call_index": call_index, "started_at": START, **known, **fields})
+    return ToolCallRecord(
+        **{"run_id": "r", "turn_index": turn_index, "call_index": call_index, "started_at": START, **known, **fields}
+    )
 
 
 def ended(

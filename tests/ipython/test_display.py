@@ -23,7 +23,10 @@ from agentroute_ipython.style import STYLE
 from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, STORY, asks, call, card, ended, events, says, turn
 
 # Everything a card may consist of. `class` and `style` have few values, all of them ours.
-TAGS = set("section style p br div details summary b i span table caption thead tbody tr th td code pre".split())
+TAGS = {
+    "section", "style", "p", "br", "div", "details", "summary", "b", "i", "span", "code", "pre",
+    "table", "caption", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
 ATTRIBUTES = {
     "class": {
         "agr-answer", "agr-error", "agr-run", "agr-steps", "agr-turn", "agr-output", "agr-state", "agr-dim", "agr-bad", "agr-busy",
@@ -143,7 +146,11 @@ def test_failed_tool_call_says_so() -> None:
 
 def test_interruption_is_no_alarm_and_keeps_the_partial_answer() -> None:
     shown = card(STORY, until=lambda event: isinstance(event, ToolCallStart))
-    shown.apply(AgentEnd(Result(None, interrupted=True, record=Record(shown.run, shown.turns, shown.tool_calls)), ErrorInterrupted("stopped")))
+    shown.apply(
+        AgentEnd(
+            Result(None, interrupted=True, record=Record(shown.run, shown.turns, shown.tool_calls)), ErrorInterrupted("stopped")
+        )
+    )
     assert page(shown).texts["p"] == ["Interrupted stopped", "Let me look."]
     assert "interrupted" in page(shown).texts["tr"][-1] and "running" not in page(shown).text
 
@@ -249,7 +256,15 @@ def test_cost_keeps_its_significant_digits(cost: float | None, text: str) -> Non
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, ""), (0.0, "0 ms"), (0.087, "87 ms"), (0.212, "0.2 s"), (3.14, "3.1 s"), (99.96, "1 min 40 s"), (12000, "3 h 20 min")],
+    [
+        (None, ""),
+        (0.0, "0 ms"),
+        (0.087, "87 ms"),
+        (0.212, "0.2 s"),
+        (3.14, "3.1 s"),
+        (99.96, "1 min 40 s"),
+        (12000, "3 h 20 min"),
+    ],
 )
 def test_duration_is_read_at_a_glance(seconds: float | None, text: str) -> None:
     assert seconds_text(seconds) == text
@@ -345,7 +360,11 @@ def filled(text: str) -> Card:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_foreign_text_is_only_ever_text(text: str) -> None:
     assert len(HOSTILE) >= 30
-    cards = [filled(text), replace(filled(text), state="running"), replace(filled(text), output={text: text, "list": [text, {text: text}]})]
+    cards = [
+        filled(text),
+        replace(filled(text), state="running"),
+        replace(filled(text), output={text: text, "list": [text, {text: text}]}),
+    ]
     for shown in cards:
         html = to_html(shown)
         parts = Page(html)
@@ -377,7 +396,11 @@ def test_scripts_and_emoji_that_need_joiners_keep_them() -> None:
 @given(st.text(st.characters(), max_size=200))
 def test_visible_text_holds_nothing_unseen_and_is_stable(text: str) -> None:
     shown = visible(text)
-    unseen = [c for c in hidden(shown) if c not in "\u200c\u200d\t" and not 0x600 <= ord(c) <= 0x8E2 and ord(c) not in (0x110BD, 0x110CD)]
+    unseen = [
+        c
+        for c in hidden(shown)
+        if c not in "\u200c\u200d\t" and not 0x600 <= ord(c) <= 0x8E2 and ord(c) not in (0x110BD, 0x110CD)
+    ]
     assert [c for c in unseen if not 0x13430 <= ord(c) <= 0x1343F] == []
     assert visible(shown) == shown
     assert "\n" not in one_line(text, 50) and len(one_line(text, 50)) <= 50
@@ -396,7 +419,9 @@ def test_style_has_no_colour_of_its_own_and_loads_nothing() -> None:
 
 
 def test_style_begins_every_rule_with_the_card() -> None:
-    selectors = [part for rule in STYLE.split("}") if rule for part in rule.split("{")[0].split(",") if "(" not in rule.split("{")[0]]
+    selectors = [
+        part for rule in STYLE.split("}") if rule for part in rule.split("{")[0].split(",") if "(" not in rule.split("{")[0]
+    ]
     assert selectors and all(selector.startswith(".agr.agr") for selector in selectors)
 
 
@@ -470,7 +495,9 @@ def test_text_form_reads_as_a_transcript() -> None:
     assert lines[:4] == [*ANSWER.split("\n"), ""]
     assert lines[4].startswith('order_status(order_id="4821") -> {"status":"shipped"')
     assert lines[5].startswith('refund(order_id="4821", amount=4.9) -> refunded 4.90 USD, ')
-    assert re.fullmatch(r"done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, \$0\.0070, \d+ ms, anthropic/.*", lines[6])
+    assert re.fullmatch(
+        r"done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, \$0\.0070, \d+ ms, anthropic/.*", lines[6]
+    )
 
 
 def test_text_form_says_what_it_leaves_out() -> None:
