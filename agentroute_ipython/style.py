@@ -12,20 +12,22 @@ __all__ = ["STYLE"]
 
 _SOURCE = """
 & {
+  --agr-text: var(--jp-content-font-color1, var(--vscode-editor-foreground, currentColor));
   --agr-dim: var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 68%, transparent));
   --agr-line: var(--jp-border-color2, var(--vscode-panel-border, color-mix(in srgb, currentColor 20%, transparent)));
   --agr-soft: color-mix(in srgb, currentColor 4%, transparent);
   --agr-mono: var(--jp-code-font-family, var(--vscode-editor-font-family, ui-monospace, monospace));
-  --agr-bad: var(--jp-error-color1, var(--vscode-errorForeground, currentColor));
-  --agr-busy: var(--jp-brand-color1, var(--vscode-progressBar-background, currentColor));
+  --agr-bad: color-mix(in srgb, var(--jp-error-color1, var(--vscode-errorForeground, currentColor)) 80%, var(--agr-text));
+  --agr-good: color-mix(in srgb, var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)) 80%, var(--agr-text));
+  --agr-busy: color-mix(in srgb, var(--jp-brand-color1, var(--vscode-progressBar-background, currentColor)) 80%, var(--agr-text));
   box-sizing: border-box; width: 100%; max-width: 58em; margin: 4px 0; overflow: hidden;
   border: 1px solid var(--agr-line); border-radius: 8px;
-  color: var(--jp-content-font-color1, var(--vscode-editor-foreground, inherit));
+  color: var(--agr-text);
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; unicode-bidi: isolate;
 }
 & .agr-busy { color: var(--agr-busy); }
 & .agr-bad, &.agr-failed .agr-state { color: var(--agr-bad); }
-&.agr-done .agr-state { color: color-mix(in srgb, var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)) 80%, currentColor); }
+&.agr-done .agr-state { color: var(--agr-good); }
 &.agr-running .agr-state { color: var(--agr-busy); }
 & .agr-dim { color: var(--agr-dim); }
 & .agr-answer { overflow-x: auto; padding: 14px 18px 16px; font-size: 1.08em; line-height: 1.6; }
@@ -37,7 +39,7 @@ _SOURCE = """
 &.agr-interrupted .agr-error { border-color: var(--agr-dim); }
 & .agr-run { font-size: .9em; }
 & .agr-run > summary { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
-& .agr-run > summary b { color: var(--jp-content-font-color1, inherit); }
+& .agr-run > summary b { color: var(--agr-text); }
 & .agr-run > summary > span { white-space: nowrap; }
 & summary { cursor: pointer; }
 & b { font-weight: 600; }

@@ -77,8 +77,7 @@ def test_card_is_legible_and_loads_nothing(lab: Lab, theme: Theme) -> None:
             expect(card.get_by_role("columnheader", name="Cost")).to_be_visible()
             expect(card.get_by_role("rowheader", name="Turn 3")).to_be_visible()
             for part in ("p", "summary", ".agr-state", "thead th", ".agr-dim", "code"):
-                print(part, card.locator(part).first.evaluate(CONTRAST))
-                assert card.locator(part).first.evaluate(CONTRAST) >= 4.0, part
+                assert card.locator(part).first.evaluate(CONTRAST) >= 4.5, part
             assert overflow(page) == []
             assert page.foreign_requests == []
             assert page.console_errors == []

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import agentroute
 from agentroute import ToolCall
+from tests.docs.tables import PAGE, columns_tables, with_tables
 from tests.server import ModelServer
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +49,6 @@ def test_the_code_of_a_page_runs(page, tmp_path):
             timeout=60,
         )
         assert run.returncode == 0, run.stderr
-        assert server.requests
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,3 +62,16 @@ def test_links_and_pictures_of_a_page_exist(page):
 def test_notebooks_are_committed_without_outputs(notebook):
     cells = json.loads(notebook.read_text())["cells"]
     assert [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and cell["outputs"]] == []
+
+
+def test_tables_say_what_the_code_says():
+    page = PAGE.read_text()
+    assert with_tables(page) == page, "python -m tests.docs.tables writes them anew"
+
+
+def test_columns_have_the_dtypes_the_table_tells(tmp_path):
+    frames = {"runs": agentroute.runs, "turns": agentroute.turns, "tool_calls": agentroute.tool_calls, "messages": agentroute.messages}
+    for name, frame in frames.items():
+        told = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", columns_tables().split(f"`agentroute.{name}()`")[1].split("**`")[0], re.MULTILINE)
+        found = frame(tmp_path / "none.db").dtypes
+        assert [(column, str(dtype).replace("object", "str")) for column, dtype in found.items()] == told

@@ -1,0 +1,42 @@
+"""The tables of the pages that say what the code says. `python -m tests.docs.tables` writes them into the pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from agentroute_ipython.arguments import OPTIONS
+
+PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
+DTYPES = {("datetime", False): "datetime64[us, UTC]", ("int", False): "int64", ("int", True): "Int64", ("float", True): "float64"}
+
+
+def options_table() -> str:
+    rows = ["| option | value | what it does |", "|---|---|---|"]
+    for option in OPTIONS:
+        flags = ", ".join(f"`{flag}`" for flag in ("--" + option.name, option.short and f"-{option.short.lstrip('-')}") if flag)
+        rows.append(f"| {flags} | {f'`{option.value}`' if option.value else ''} | {option.about.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows)
+
+
+def columns_tables() -> str:
+    parts = []
+    for name, record in (("runs", RunRecord), ("turns", TurnRecord), ("tool_calls", ToolCallRecord), ("messages", MessageRecord)):
+        rows = [f"**`agentroute.{name}()`**", "", "| column | dtype | unit | what it holds |", "|---|---|---|---|"]
+        for column in columns(record):
+            dtype = DTYPES.get(kind_of(column), "str")
+            rows.append(f"| `{column.name}` | {dtype} | {column.metadata['unit']} | {column.metadata['about'].replace('|', chr(92) + '|')} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def with_tables(page: str) -> str:
+    for name, table in (("options", options_table()), ("columns", columns_tables())):
+        replacement = f"<!-- {name} -->\n{table}\n<!-- end -->"
+        page = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, text=replacement: text, page, flags=re.DOTALL)
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))
