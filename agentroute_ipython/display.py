@@ -178,7 +178,7 @@ def _turn_row(card: Card, turn: TurnRecord) -> str:
         finish = turn.finish_reason or ("" if turn.duration_s is not None else "interrupted")
         word = f'<span class="agr-dim">{_FINISH.get(finish) or _line(finish, 40)}</span>'
     if turn.response_model and turn.response_model != turn.request_model:
-        word += f' <span class="agr-dim">by {_line(turn.response_model, 80)}</span>'
+        word += f' <span class="agr-dim">· {_line(turn.response_model, 80)}</span>'
     more = ""
     if turn.turn_index != card.answer_turn and (said := card.text(turn.turn_index).strip()):
         more += f'<div class="agr-dim">{_block(said, 600)}</div>'

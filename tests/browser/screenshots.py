@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from agentroute import ToolCall
@@ -121,7 +123,8 @@ def take(page: NotebookPage, index: int, path: Path) -> None:
     clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"], "scale": 2}
     session = page.page.context.new_cdp_session(page.page)
     picture = session.send("Page.captureScreenshot", {"format": "png", "clip": clip})
-    path.write_bytes(base64.b64decode(picture["data"]))
+    with Image.open(BytesIO(base64.b64decode(picture["data"]))) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def main(arguments: Sequence[str]) -> None:

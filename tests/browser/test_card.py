@@ -102,7 +102,7 @@ def test_card_fits_a_narrow_window(lab: Lab) -> None:
             assert inside <= outside < 560
 
 
-def test_hostile_text_in_every_field_does_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_text_in_every_field_does_nothing(lab: Lab) -> None:
     lab.write("hostile.ipynb", [f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})", HOSTILE])
     dialogs: list[str] = []
     with lab.open("hostile.ipynb") as page:

@@ -210,8 +210,8 @@ def test_run_inside_a_tool_counts_towards_the_cost() -> None:
 
 def test_answering_model_is_named_where_it_is_another() -> None:
     shown = page(ended([turn(1, response_model=MODEL), turn(2, response_model="other/model")]))
-    assert "by" not in shown.texts["tr"][1]
-    assert "by other/model" in shown.texts["tr"][2]
+    assert "·" not in shown.texts["tr"][1]
+    assert "· other/model" in shown.texts["tr"][2]
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
