@@ -18,7 +18,7 @@ from .models.routing import resolve_model
 from .output import OutputSpec, check_mode
 from .recorder import default_store, recorded
 from .result import Result
-from .tools import Approval, Tool, tool
+from .tools import Approval, Approve, Tool, tool
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -54,6 +54,8 @@ class Agent(Generic[OutputT]):
         memory: keeps the conversation between runs, and facts.
         history: which messages are sent when a conversation grows long.
         store: a RunStore that records every run.
+        approve: decides on calls of tools that need approval: a function of (ctx, call), plain or async, that returns
+            True, False or the reason for a denial. Left out, such calls are denied.
         temperature, max_tokens: model settings; None leaves them to the provider.
         timeout: seconds one model call may take in all.
         extra: further fields of the request body, such as `{"seed": 7}`.
@@ -80,6 +82,7 @@ class Agent(Generic[OutputT]):
         memory: MemoryProto | None = None,
         history: History | None = None,
         store: RunStore | None = None,
+        approve: Approve | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout: float | None = None,
@@ -109,6 +112,9 @@ class Agent(Generic[OutputT]):
         self.memory = _like("memory", memory, "get_messages", "add_messages")
         self.history = _like("history", history, "compact")
         self.store = _like("store", store, "save")
+        if approve is not None and not callable(approve):
+            raise ErrorConfig(f"approve must be a function of (ctx, call), got {type(approve).__name__}")
+        self.approve = approve
         self.temperature = _number("temperature", temperature, least=0)
         self.max_tokens = None if max_tokens is None else _whole("max_tokens", max_tokens, least=1)
         self.timeout = _number("timeout", timeout, least=0, above=True)
@@ -239,6 +245,7 @@ class Agent(Generic[OutputT]):
             timeout=self.timeout,
             extra=self.extra,
             stream=stream,
+            approve=self.approve,
             store=store,
         )
 
@@ -339,7 +346,7 @@ class Agent(Generic[OutputT]):
 
 _SETTINGS = (
     "name", "model", "api_key", "base_url", "instructions", "description", "max_turns", "max_cost", "retries", "output",
-    "output_mode", "memory", "history", "store", "temperature", "max_tokens", "timeout", "extra",
+    "output_mode", "memory", "history", "store", "approve", "temperature", "max_tokens", "timeout", "extra",
 )  # fmt: skip
 
 

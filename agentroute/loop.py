@@ -18,8 +18,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from inspect import isawaitable
 from typing import Any
 
+from ._threads import run_in_thread
 from .context import Context
 from .errors import (
     ErrorAgent,
@@ -44,7 +46,7 @@ from .output import OUTPUT_TOOL, OutputSpec
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .result import Result
 from .schema import Invalid
-from .tools import Tool, result_text
+from .tools import Approve, Tool, result_text
 
 __all__ = ["RunSpec", "current_run", "new_run_id", "run_events"]
 
@@ -81,6 +83,7 @@ class RunSpec:
     timeout: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
+    approve: Approve | None = None
     store: Any = None
     """Where the run is recorded; runs started by its tools are recorded there too."""
     monotonic: Callable[[], float] = time.perf_counter
@@ -459,8 +462,12 @@ class _Run:
                 known = ", ".join(sorted(self.spec.tools)) or "none"
                 text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
             else:
-                value = await tool.invoke(tool.parse(call.arguments_text), ctx=self._context())
-                text, record.status = result_text(value), "ok"
+                arguments = tool.parse(call.arguments_text)
+                denied = await self._denied(tool, call)
+                if denied is not None:
+                    text, record.error_type = denied, "Denied"
+                else:
+                    text, record.status = result_text(await tool.invoke(arguments, ctx=self._context())), "ok"
         except Invalid as error:
             text, record.error_type = f"The arguments do not fit:\n{error}\nCall {call.name} again, corrected.", "InvalidArguments"
         except Retry as error:
@@ -480,6 +487,24 @@ class _Run:
         record.result_text = finally_text
         record.duration_s = self.spec.monotonic() - began
         return Message("tool", finally_text, tool_call_id=call.id, name=call.name)
+
+    async def _denied(self, tool: Tool, call: ToolCall) -> str | None:
+        """What the model is told when the call may not run; None when it may."""
+        context = self._context()
+        if not tool.approval_needed(call.arguments_text, context):
+            return None
+        if self.spec.approve is None:
+            return f"Not run: {call.name} needs approval, and nobody can give it here. Do not call it again."
+        if asyncio.iscoroutinefunction(self.spec.approve):
+            verdict = await self.spec.approve(context, call)
+        else:  # it may well block, waiting for a person
+            approve = self.spec.approve
+            verdict = await run_in_thread(lambda: approve(context, call), name="agentroute-approve")
+            if isawaitable(verdict):
+                verdict = await verdict
+        if verdict is True:
+            return None
+        return f"Not run: the user denied it{f' ({verdict})' if isinstance(verdict, str) and verdict else ''}."
 
     def _context(self) -> Context:
         spec = self.spec

@@ -6,16 +6,17 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import cached_property, partial, update_wrapper
 from typing import Any, overload
 
 from ._threads import run_in_thread
 from .context import Context
 from .errors import ErrorConfig
+from .message import ToolCall
 from .schema import Invalid, Signature, TypeSchema, signature_of
 
-__all__ = ["Tool", "result_text", "tool"]
+__all__ = ["Approval", "Approve", "Tool", "result_text", "tool"]
 
 MAX_RESULT = 100_000
 """Characters of a result that a model is shown; the rest is cut, and it is told so."""
@@ -23,6 +24,10 @@ MAX_RESULT = 100_000
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Approval = bool | Callable[[Context, dict[str, Any]], bool]
+"""Whether a call needs approval: always, never, or as a function of (ctx, arguments) says."""
+
+Approve = Callable[[Context, ToolCall], "bool | str | Awaitable[bool | str]"]
+"""Decides on a call that needs approval, plain or async: True runs it, False or a reason (a text) denies it."""
 
 
 class Tool:
@@ -33,7 +38,8 @@ class Tool:
         params_schema: JSON Schema of the arguments; left out, it is made from the signature when first needed, and
             arguments are then validated and coerced by it.
         takes_context: whether `fn` takes the Context first; found out by itself when `params_schema` is left out.
-        needs_approval: True, or a function of (ctx, arguments) that says whether this call does.
+        needs_approval: True, or a function of (ctx, arguments) that says whether this call does. Such a call runs only
+            when the agent's `approve` says so; without one it is denied.
         timeout: seconds one call may take; None sets no limit.
 
     Raises:
@@ -130,6 +136,12 @@ class Tool:
         if not isinstance(values, dict):
             raise Invalid(f"expected an object of arguments, got {type(values).__name__}")
         return values
+
+    def approval_needed(self, arguments: str, ctx: Context) -> bool:
+        """Whether this call, whose arguments `parse` has accepted, needs approval."""
+        if callable(self.needs_approval):
+            return bool(self.needs_approval(ctx, json.loads(arguments or "{}")))
+        return bool(self.needs_approval)
 
     async def invoke(self, args: Any, *, ctx: Context) -> Any:
         """Runs the function and returns what it returns. `args` is a dictionary, or what `parse` gave.

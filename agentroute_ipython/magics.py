@@ -251,6 +251,30 @@ def _with_instructions(options: Options, text: str) -> Options:
     return Options(instructions=text or None).over(options)
 
 
+def _result_html(result: Result[Any]) -> str:
+    from .card import Card
+    from .display import to_html
+
+    return to_html(Card.from_result(result))
+
+
+def _result_plain(result: Result[Any], printer: Any, cycle: bool) -> None:
+    from .card import Card
+    from .plain import to_text
+
+    printer.text(to_text(Card.from_result(result)))
+
+
+_RESULT = {"text/html": _result_html, "text/plain": _result_plain}
+"""How a Result is shown that is a cell's value: as its card."""
+
+
+def _formatters(shell: InteractiveShell) -> list[tuple[Any, Any]]:
+    """The shell's formatters that draw a Result, and how."""
+    known = shell.display_formatter.formatters if shell.display_formatter is not None else {}
+    return [(known[mime], draw) for mime, draw in _RESULT.items() if mime in known]
+
+
 def load(shell: InteractiveShell) -> None:
     """Registers the magics and the transforms, and records every run from now on. A second time changes nothing."""
     if "AgentMagics" in shell.magics_manager.registry:
@@ -259,6 +283,8 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
     shell.input_transformer_manager.token_transformers.append(AgentLine)
+    for formatter, draw in _formatters(shell):
+        formatter.for_type_by_name("agentroute.result", "Result", draw)
     if default_store() is None:
         set_default_store(magics.store)
 
@@ -274,6 +300,8 @@ def unload(shell: InteractiveShell) -> None:
     shell.configurables.remove(magics)
     shell.input_transformers_cleanup.remove(magics.transform)
     shell.input_transformer_manager.token_transformers.remove(AgentLine)
+    for formatter, _ in _formatters(shell):
+        formatter.pop("agentroute.result.Result", None)
     if default_store() is magics.store:
         set_default_store(None)
     magics.store.close()

@@ -221,6 +221,56 @@ def test_the_model_cannot_supply_the_context():
     assert result.record.tool_calls[0].error_type == "InvalidArguments"
 
 
+# ---- approval
+
+
+def _always(verdict):
+    def approve(ctx, call):
+        return verdict
+
+    async def aapprove(ctx, call):
+        return verdict
+
+    return [approve, aapprove, lambda ctx, call: aapprove(ctx, call)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [(True, "done"), (False, "Not run: the user denied it."), ("too dear", "Not run: the user denied it (too dear)."), (None, "Not run: the user denied it.")],
+)
+@pytest.mark.parametrize("form", [0, 1, 2], ids=["plain", "async", "awaitable"])
+def test_a_tool_that_needs_approval_runs_only_when_approved(verdict, told, form):
+    ran = []
+    risky = tool(name="risky", needs_approval=True)(lambda: ran.append(1) or "done")
+    result = agent(call("risky"), "went on", tools=[risky], approve=_always(verdict)[form]).run("go")
+    assert (result.record.tool_calls[0].result_text, len(ran)) == (told, verdict is True)
+    assert result.output == "went on"
+
+
+def test_without_anybody_to_ask_it_is_denied():
+    ran = []
+    risky = tool(name="risky", needs_approval=True)(lambda: ran.append(1))
+    record = agent(call("risky"), "went on", tools=[risky]).run("go").record.tool_calls[0]
+    assert (record.error_type, ran) == ("Denied", [])
+    assert "nobody can give it" in record.result_text
+
+
+def test_whether_approval_is_needed_can_depend_on_the_arguments():
+    asked = []
+    pay = tool(name="pay", needs_approval=lambda ctx, arguments: arguments["amount"] > 100)(lambda amount: amount)
+    calls = [call("pay", str(amount), amount=amount) for amount in (5, 500)]
+    runner = agent(calls, "ok", tools=[pay], approve=lambda ctx, call: asked.append(call.arguments_text) or True)
+    assert [record.status for record in runner.run("go").record.tool_calls] == ["ok", "ok"]
+    assert asked == ['{"amount": 500}']
+
+
+def test_an_approval_that_fails_is_no_approval():
+    ran = []
+    risky = tool(name="risky", needs_approval=True)(lambda: ran.append(1))
+    record = agent(call("risky"), "on", tools=[risky], approve=lambda ctx, call: 1 / 0).run("go").record.tool_calls[0]
+    assert (record.error_type, ran) == ("ZeroDivisionError", [])
+
+
 # ---- nested runs
 
 

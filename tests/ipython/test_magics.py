@@ -326,6 +326,13 @@ def test_traceback_of_a_failed_run_can_be_asked_for(notebook: Notebook) -> None:
     assert said.splitlines()[-1] == "agentroute.errors.ErrorModelKey: the key was refused"
 
 
+def test_a_result_that_is_the_value_of_a_cell_is_shown_as_its_card(notebook: Notebook) -> None:
+    notebook.run("%%agent a --model scripted\nhi")
+    bundle, _ = notebook.shell.display_formatter.format(notebook["_agent"])
+    assert "<section" in bundle["text/html"] and "A1" in bundle["text/html"]
+    assert bundle["text/plain"].startswith("A1") and "1 model call" in bundle["text/plain"]
+
+
 def test_mistake_leaves_the_last_result_alone(notebook: Notebook) -> None:
     notebook.run("%agent bot -m scripted hi")
     before = notebook["_agent"]
