@@ -22,12 +22,12 @@ StoreLike = RunStore | str | os.PathLike[str] | None
 """A store, its file, or None: the store set for this process, else the default file."""
 
 
-def runs(store: StoreLike = None, *, run_id: str | None = None) -> pd.DataFrame:
+def runs(store: StoreLike = None, *, run_id: str | Iterable[str] | None = None) -> pd.DataFrame:
     """One row a run, oldest first; columns as in `RunRecord`.
 
     All four frames keep their columns and dtypes when there are no rows, also when the file does not exist (it is not
     made). Times are `datetime64[us, UTC]`, counts that may be unknown `Int64`, costs and seconds `float64` with NaN for
-    unknown, texts `str` (pandas 2: `object`). `run_id` gives one run's rows.
+    unknown, texts `str` (pandas 2: `object`). `run_id` is one run's id or several of them.
 
     Raises:
         ErrorMissingPackage: pandas is not installed.
@@ -36,17 +36,17 @@ def runs(store: StoreLike = None, *, run_id: str | None = None) -> pd.DataFrame:
     return _stored(RunRecord, store, run_id)
 
 
-def turns(store: StoreLike = None, *, run_id: str | None = None) -> pd.DataFrame:
+def turns(store: StoreLike = None, *, run_id: str | Iterable[str] | None = None) -> pd.DataFrame:
     """One row a model call, by start of the run, then `turn_index`; columns as in `TurnRecord`. See `runs`."""
     return _stored(TurnRecord, store, run_id)
 
 
-def tool_calls(store: StoreLike = None, *, run_id: str | None = None) -> pd.DataFrame:
+def tool_calls(store: StoreLike = None, *, run_id: str | Iterable[str] | None = None) -> pd.DataFrame:
     """One row a tool call, by start of the run, then `turn_index`, `call_index`; columns as in `ToolCallRecord`. See `runs`."""
     return _stored(ToolCallRecord, store, run_id)
 
 
-def messages(store: StoreLike = None, *, run_id: str | None = None) -> pd.DataFrame:
+def messages(store: StoreLike = None, *, run_id: str | Iterable[str] | None = None) -> pd.DataFrame:
     """One row a message, by start of the run, then `message_index`; columns as in `MessageRecord`. See `runs`."""
     return _stored(MessageRecord, store, run_id)
 
@@ -56,7 +56,7 @@ def frame(kind: type[Any], records: Iterable[Any]) -> pd.DataFrame:
     return _assembled(kind, (encoded(record) for record in records))
 
 
-def _stored(kind: type[Any], store: StoreLike, run_id: str | None) -> pd.DataFrame:
+def _stored(kind: type[Any], store: StoreLike, run_id: str | Iterable[str] | None) -> pd.DataFrame:
     if store is None:
         store = default_store()
     if isinstance(store, RunStore):

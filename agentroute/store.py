@@ -6,8 +6,9 @@ microseconds since 1970 in UTC. Each `save` is one short transaction: what it re
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import MISSING, Field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ErrorStore
+from .errors import ErrorConfig, ErrorStore
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
 
 if TYPE_CHECKING:
@@ -67,14 +68,15 @@ class RunStore:
             for sql, rows in batches:
                 connection.executemany(sql, rows)
 
-    def select(self, kind: type[Any], *, run_id: str | None = None) -> Iterator[tuple[Any, ...]]:
+    def select(self, kind: type[Any], *, run_id: str | Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows of a record class as stored, columns in its order; by start of the run, then by position in it.
 
-        All of them are of one moment. A file that does not exist has no rows, and is not made. Read to the end, or close.
+        `run_id` is one run's id or several; None is all runs. All rows are of one moment. A file that does not exist has no rows, and is not made. Read to the end, or close.
         """
+        wanted = _run_ids(run_id)
         if not self._database.exists():
             return
-        with self._database.read() as connection, closing(TABLES[kind].query(connection, run_id)) as cursor:
+        with self._database.read() as connection, closing(TABLES[kind].query(connection, wanted)) as cursor:
             while rows := cursor.fetchmany(2048):
                 yield from rows
 
@@ -88,7 +90,7 @@ class RunStore:
         if self._database.exists():
             with self._database.read() as connection:
                 for kind, table in TABLES.items():
-                    parts[kind] = [table.decode(row) for row in table.query(connection, run_id).fetchall()]
+                    parts[kind] = [table.decode(row) for row in table.query(connection, [run_id]).fetchall()]
         if not parts[RunRecord]:
             raise ErrorStore(f"there is no run {run_id!r} in {self.path}; agentroute.runs() lists those there are")
         return Record(parts[RunRecord][0], parts[TurnRecord], parts[ToolCallRecord], parts[MessageRecord])
@@ -172,17 +174,18 @@ class _Table:
         names, marks, keys = ", ".join(self.names), ", ".join("?" * len(self.names)), ", ".join(self.keys)
         return f"INSERT INTO {self.name} ({names}) VALUES ({marks}) ON CONFLICT ({keys}) DO UPDATE SET {changes}"
 
-    def select_sql(self, *, one_run: bool) -> str:
+    def select_sql(self, *, some_runs: bool) -> str:
         # CROSS JOIN keeps this nesting: runs come in order of the unique index on started_at, so nothing has to be sorted.
         source, run = f"runs AS run CROSS JOIN {self.name} AS row ON row.run_id = run.run_id", "run"
         if self.kind is RunRecord:
             source, run = "runs AS row", "row"
         names = ", ".join(f"row.{name}" for name in self.names)
         order = ", ".join([f"{run}.started_at", f"{run}.run_id", *(f"row.{key}" for key in self.keys[1:])])
-        return f"SELECT {names} FROM {source}{f' WHERE {run}.run_id = ?' if one_run else ''} ORDER BY {order}"
+        return f"SELECT {names} FROM {source}{f' WHERE {run}.run_id IN (SELECT value FROM json_each(?))' if some_runs else ''} ORDER BY {order}"
 
-    def query(self, connection: sqlite3.Connection, run_id: str | None) -> sqlite3.Cursor:
-        return connection.execute(self.select_sql(one_run=run_id is not None), () if run_id is None else (run_id,))
+    def query(self, connection: sqlite3.Connection, run_ids: list[str] | None) -> sqlite3.Cursor:
+        parameters = () if run_ids is None else (json.dumps(run_ids),)
+        return connection.execute(self.select_sql(some_runs=run_ids is not None), parameters)
 
     def decode(self, row: Sequence[Any]) -> Any:
         values = list(row)
@@ -200,6 +203,17 @@ class _Table:
         for column in self.columns:
             if present and column.name not in present:
                 connection.execute(f"ALTER TABLE {self.name} ADD COLUMN {_column_sql(column)}")
+
+
+def _run_ids(run_id: str | Iterable[str] | None) -> list[str] | None:
+    """The ids as a list; None stays None."""
+    if run_id is None:
+        return None
+    wanted = [run_id] if isinstance(run_id, str) else list(run_id) if isinstance(run_id, Iterable) else [run_id]
+    for one in wanted:
+        if not isinstance(one, str):
+            raise ErrorConfig(f"run_id must be a run's id or several of them, got {type(one).__name__}: {one!r:.80}")
+    return wanted
 
 
 def _column_sql(column: Field[Any]) -> str:

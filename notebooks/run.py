@@ -28,15 +28,16 @@ def execute(notebook: Path, to: Path) -> tuple[Path, Path, float]:
         print(f"  [{cells.index(cell_index) + 1}/{len(cells)}] {time.monotonic() - began:5.1f} s  {first[:90]}", flush=True)
 
     client = NotebookClient(
-        document, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}, on_cell_execute=progress
-    )
+        document, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}, on_cell_execute=progress,
+        extra_arguments=["--log-level=ERROR"],
+    )  # fmt: skip
     executed, page = to / notebook.name, to / f"{notebook.stem}.html"
     to.mkdir(parents=True, exist_ok=True)
     try:
         client.execute()
     except CellExecutionError as error:
         nbformat.write(document, executed)
-        sys.exit(f"{notebook} failed; what ran until then is in {executed}\n{error}")
+        sys.exit(f"{notebook} failed; what ran until then is in {executed}\n{error.ename}: {error.evalue}")
     nbformat.write(document, executed)
     html, _ = HTMLExporter().from_notebook_node(document)
     page.write_text(html, encoding="utf-8")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentroute
-from agentroute import RunStore
-from agentroute.errors import ErrorMissingPackage, ErrorStore
+from agentroute import Agent, RunStore
+from agentroute.errors import ErrorConfig, ErrorMissingPackage, ErrorStore
 from agentroute.frames import frame, messages, runs, tool_calls, turns
 from agentroute.recorder import set_default_store
 from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from agentroute.testing import ModelScripted
 from tests.test_store import START, call_of, message_of, run_of, save, turn_of, whole
 
 TEXT = "str" if pd.__version__ >= "3" else "object"
@@ -214,3 +216,14 @@ def test_pandas_is_loaded_with_the_first_frame_only():
         "import sys, agentroute, agentroute.frames; agentroute.runs; assert not {'pandas', 'numpy', 'sqlite3'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_several_runs_can_be_asked_for_and_a_wrong_id_is_named(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.db")
+    agent = Agent("a", model=ModelScripted(["1", "2", "3"]), store=store)
+    first, second, third = (agent.run("go").run_id for _ in range(3))
+    assert runs(store, run_id=[third, first])["run_id"].tolist() == [first, third]
+    assert turns(store, run_id=runs(store)["run_id"][:2])["run_id"].tolist() == [first, second]
+    assert runs(store, run_id=[]).empty
+    with pytest.raises(ErrorConfig, match="run_id must be a run's id or several of them, got int: 5"):
+        runs(store, run_id=5)  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ def test_rows_come_by_start_of_the_run_then_by_position(store):
 def test_rows_are_read_in_order_without_sorting(store, path, kind):
     save(store, whole())
     with closing(sqlite3.connect(path)) as connection:
-        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {TABLES[kind].select_sql(one_run=False)}").fetchall())
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {TABLES[kind].select_sql(some_runs=False)}").fetchall())
     assert "INDEX runs_by_start" in plan
     assert "TEMP B-TREE" not in plan
 

@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom in a real kernel, on the model of this machine."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,12 @@ def test_the_quickstart_calls_its_tools_and_accounts_for_itself(smollm2, tmp_pat
     store = tmp_path / "build" / "01_quickstart.db"
     runs, turns, calls = agentroute.runs(store), agentroute.turns(store), agentroute.tool_calls(store)
     assert runs["status"].tolist() == ["ok"] * len(runs)
-    assert [(call.tool_name, call.arguments_text.count("4821"), call.status) for call in calls.itertuples()] == [
-        ("order_status", 1, "ok"),
-        ("refund", 1, "ok"),
+    assert [(call.tool_name, json.loads(call.arguments_text), call.status) for call in calls.itertuples()] == [
+        ("order_status", {"order_id": 4821}, "ok"),
+        ("refund", {"order_id": 4821, "reason": "broken"}, "ok"),
+        ("order_status", {"order_id": 77}, "ok"),
     ]
+    assert json.loads(runs["output_text"][2])["order_id"] == 4821
     assert turns["cost_usd"].tolist() == [0.0] * len(turns)
     assert (turns["output_tokens"] > 0).all()
     for shown in (calls["result_text"][0], "order_status", "Cost", str(tmp_path / "build" / "01_quickstart.html")):

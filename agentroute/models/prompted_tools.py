@@ -1,0 +1,425 @@
+"""Tool calls for models that know no tools: asked for in words, answered in constrained JSON.
+
+A model whose chat template has no place for tools never sees them. This layer tells it about them in the system message
+and binds its answer to a JSON schema: `{"tool": NAME, "arguments": {…}}` or `{"answer": TEXT}`. The answer is translated
+back, so that the loop sees ordinary tool calls. One call a turn: small models that may write a list do not end it.
+
+Where the worked example stands was measured on SmolLM2-135M over five sets of tools. As text in the system message it
+picks the right tool best; but once a tool has answered, the model then repeats the example instead of the result. As
+turns of the conversation it is the other way round. So it is text before a tool result and turns after one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall
+from .base import Model, completed
+from .prompted_schema import shape, turn_schema
+
+__all__ = ["ModelPromptedTools"]
+
+_TOOL_EXAMPLE = (
+    ("user", "What is the weather in Paris?"),
+    ("assistant", '{"tool": "weather", "arguments": {"city": "Paris"}}'),
+    ("user", "Result of weather: 21 degrees, sunny"),
+    ("assistant", '{"answer": "The weather in Paris is sunny, 21 degrees."}'),
+)
+_GREETING = (("user", "Hello!"), ("assistant", '{"answer": "Hello! How can I help you?"}'))
+_THANKS = (("user", "Thanks!"), ("assistant", '{"answer": "You are welcome!"}'))
+
+
+class ModelPromptedTools:
+    """A model around one without tool calls of its own. Requests without tools go through as they are.
+
+    Args:
+        inner: the model; its endpoint must support `response_format` with a JSON schema, or the model obey it freely.
+        native: asked once a request; when it says true, the model knows tools and everything goes through as it is.
+        temperature: for requests with tools that name none; low, because a tool call is no place for variety.
+        max_tokens: for requests with tools that name none.
+        text_limit: most characters of any one text in the JSON; None is no limit. Keeps very small models from babbling.
+        extra: further settings for requests with tools, where the request's own `extra` does not have them.
+    """
+
+    def __init__(
+        self,
+        inner: Model,
+        *,
+        native: Callable[[], Awaitable[bool]] | None = None,
+        temperature: float = 0.0,
+        max_tokens: int | None = None,
+        text_limit: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.inner = inner
+        self.native = native
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.text_limit = text_limit
+        self.extra = dict(extra or {})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        if self.native is not None and await self.native():
+            return await self.inner.complete(request)
+        plan = _plan(request, self.text_limit)
+        response = await self.inner.complete(self._translated(request, plan))
+        if not plan.offers:
+            return response
+        reader = _Reader(plan)
+        reader.feed(response.content or "")
+        return reader.finish(response)
+
+    async def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
+        native = self.native is not None and await self.native()
+        plan = _Plan([]) if native else _plan(request, self.text_limit)
+        asked = request if native else self._translated(request, plan)
+        reader = _Reader(plan)
+        shown = 0
+        async with aclosing(completed(self.inner, asked)) as chunks:
+            async for chunk in chunks:
+                if not plan.offers or chunk.reasoning_delta:
+                    yield chunk
+                elif chunk.response is None:
+                    if delta := reader.feed(chunk.delta or ""):
+                        shown += len(delta)
+                        yield LLMChunk(delta=delta)
+                else:
+                    response = reader.finish(chunk.response)
+                    if rest := (response.content or "")[shown:]:
+                        yield LLMChunk(delta=rest)
+                    yield LLMChunk(done=True, response=response)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    def _translated(self, request: LLMRequest, plan: _Plan) -> LLMRequest:
+        if not plan.offers:
+            if not any(message.role == "tool" or message.tool_calls for message in request.messages):
+                return replace(request, tools=None, tool_choice=None)
+            return replace(request, messages=_conversation(request.messages, as_json=False), tools=None, tool_choice=None)
+        extra = {**self.extra, **request.extra}
+        return replace(
+            request,
+            messages=_messages(request.messages, plan),
+            tools=None,
+            tool_choice=None,
+            response_format={"type": "json_schema", "json_schema": {"name": "reply", "schema": plan.schema}},
+            temperature=self.temperature if request.temperature is None and "temperature" not in extra else request.temperature,
+            max_tokens=self.max_tokens if request.max_tokens is None else request.max_tokens,
+            extra=extra,
+        )
+
+
+# ---- request ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one request is asked: the tools offered (none: as it is), whether an answer in words is allowed, the JSON schema.
+
+    `direct` names the one tool that must be called: then the JSON is its arguments and nothing around them.
+    """
+
+    offers: list[Mapping[str, Any]]
+    answer: Mapping[str, Any] | None = None
+    direct: str | None = None
+    schema: Mapping[str, Any] | None = None
+    next_id: str = ""
+
+
+def _plan(request: LLMRequest, text_limit: int | None) -> _Plan:
+    functions = [tool["function"] for tool in request.tools or [] if isinstance(tool.get("function"), Mapping)]
+    if not functions or request.tool_choice == "none":
+        return _Plan([])
+    required = request.tool_choice == "required"
+    direct = functions[0]["name"] if required and len(functions) == 1 else None
+    offers = functions if required else [function for function in functions if function["name"] not in _repeated(request.messages)]
+    answer = None if required else _answer_schema(request.response_format)
+    schema = turn_schema(offers, answer, direct=direct is not None, text_limit=text_limit)
+    return _Plan(offers or functions, answer, direct, schema, _new_id(request.messages))
+
+
+def _answer_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What stands at `answer`: a text, or what the request's own `response_format` asks for."""
+    kind = (response_format or {}).get("type")
+    if kind == "json_schema":
+        asked = (response_format or {}).get("json_schema")
+        schema = asked.get("schema") if isinstance(asked, Mapping) else None
+        return schema if isinstance(schema, Mapping) else {"type": "object"}
+    return {"type": "object"} if kind == "json_object" else {"type": "string"}
+
+
+def _repeated(messages: Sequence[Message]) -> set[str]:
+    """Tools the model is going round in circles with: called twice with the same arguments since the user last spoke."""
+    seen: set[tuple[str, str]] = set()
+    repeated: set[str] = set()
+    for message in messages:
+        if message.role == "user":
+            seen, repeated = set(), set()
+        for wire in message.tool_calls or []:
+            call = ToolCall.from_wire(wire)
+            key = call.name, call.arguments_text
+            if key in seen:
+                repeated.add(call.name)
+            seen.add(key)
+    return repeated
+
+
+def _new_id(messages: Sequence[Message]) -> str:
+    """Nine letters and digits, new to the conversation; the same request always gets the same one."""
+    taken = {wire.get("id") for message in messages for wire in message.tool_calls or []}
+    number = len(taken) + 1
+    while (call_id := f"call{number:05d}") in taken:
+        number += 1
+    return call_id
+
+
+def _messages(messages: Sequence[Message], plan: _Plan) -> list[Message]:
+    """The conversation with what the model must know about its tools in the (first) system message."""
+    system = [message for message in messages if message.role == "system"]
+    rest = [message for message in messages if message.role != "system"]
+    after_result = bool(rest) and rest[-1].role == "tool"
+    parts = [message.text for message in system if message.text]
+    turns: list[Message] = []
+    if plan.direct is not None:
+        parts.append(_ask_for_arguments(plan.offers[0]))
+    else:
+        example = _TOOL_EXAMPLE if plan.answer is not None else _TOOL_EXAMPLE[:2]
+        parts += ["Tools:\n" + "\n".join(_line(function) for function in plan.offers), _how(plan.answer)]
+        if after_result:
+            turns = [Message(role, text) for role, text in (*_GREETING, *example)]
+        else:
+            parts.append("Example:\n" + "\n".join(f"{role}: {text}" for role, text in (*example, *_GREETING, *_THANKS)))
+    return [Message("system", "\n\n".join(parts)), *turns, *_conversation(rest, as_json=plan.direct is None)]
+
+
+def _line(function: Mapping[str, Any]) -> str:
+    parameters = function.get("parameters") or {}
+    about = " ".join(str(function.get("description") or "").split())
+    line = {"tool": function["name"], "about": about, "arguments": shape(parameters)}
+    return json.dumps(line if about else {key: line[key] for key in ("tool", "arguments")}, ensure_ascii=False)
+
+
+def _how(answer: Mapping[str, Any] | None) -> str:
+    words = 'Reply in JSON. To use a tool, write {"tool": "NAME", "arguments": {…}}.'
+    if answer is None:
+        return words
+    what = '"TEXT"' if answer == {"type": "string"} else json.dumps(shape(answer), ensure_ascii=False)
+    return words + f' To answer the user, write {{"answer": {what}}}.'
+
+
+def _ask_for_arguments(function: Mapping[str, Any]) -> str:
+    return "Reply with one JSON object:\n" + json.dumps(shape(function.get("parameters") or {}), ensure_ascii=False)
+
+
+def _conversation(messages: Sequence[Message], *, as_json: bool) -> list[Message]:
+    """Messages without tool calls and tool results: a call is what the model wrote, a result is told by the user.
+
+    Where one message made several calls, each stands before its own result. Neighbours of one role become one message,
+    because many templates insist that the roles take turns.
+    """
+    results = {message.tool_call_id: message for message in messages if message.role == "tool"}
+    told: list[Message] = []
+    answered: set[str | None] = set()
+    for message in messages:
+        if message.role == "tool":
+            if message.tool_call_id not in answered:  # its call was cut away by a history policy
+                told.append(Message("user", _result_text(message.name or "the tool", message)))
+        elif message.role == "assistant" and message.tool_calls:
+            text, extra = message.text, message.extra
+            for wire in message.tool_calls:
+                call = ToolCall.from_wire(wire)
+                told.append(Message("assistant", "\n".join(filter(None, (text, _call_text(call)))), extra=extra))
+                text, extra = "", {}
+                if (result := results.get(call.id)) is not None:
+                    answered.add(call.id)
+                    told.append(Message("user", _result_text(call.name, result)))
+        elif message.role == "assistant" and as_json:
+            told.append(Message("assistant", json.dumps({"answer": message.text}, ensure_ascii=False), extra=message.extra))
+        else:
+            told.append(message)
+    return _merged(told)
+
+
+def _call_text(call: ToolCall) -> str:
+    try:
+        arguments = json.loads(call.arguments_text)
+    except (ValueError, RecursionError):
+        arguments = {}
+    return json.dumps({"tool": call.name, "arguments": arguments}, ensure_ascii=False)
+
+
+def _result_text(name: str, message: Message) -> str:
+    return f"Result of {name}: {message.text or '(no output)'}"
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    merged: list[Message] = []
+    for message in messages:
+        last = merged[-1] if merged else None
+        if last is not None and last.role == message.role and isinstance(last.content, str) and isinstance(message.content, str):
+            merged[-1] = Message(last.role, f"{last.content}\n\n{message.content}", extra={**last.extra, **message.extra})
+        else:
+            merged.append(message)
+    return merged
+
+
+# ---- response -----------------------------------------------------------------------------------------------------
+
+_ANSWER_HEAD = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
+_CUT_CALL = re.compile(r'\s*\{\s*"tool"\s*:\s*"([^"\\]*)(?:"\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL)
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+class _Reader:
+    """Reads the model's JSON as it comes: `feed` gives the part of the answer that became readable, `finish` the response."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
+        self._raw = ""
+        self._answer: list[str] = []
+        self._string: JSONString | None = None
+        self._plain = False
+
+    def feed(self, text: str) -> str:
+        self._raw += text
+        if self.plan.direct is not None:
+            return ""
+        if self._plain:
+            return text
+        if self._string is None:
+            start = self._raw.lstrip()
+            if start and start[0] not in "{`":  # no JSON at all: the model answers in prose
+                self._plain = True
+                return self._raw
+            head = _ANSWER_HEAD.match(self._raw)
+            if head is None:
+                return ""
+            self._string = JSONString()
+            text = self._raw[head.end() :]
+        decoded = self._string.feed(text)
+        self._answer.append(decoded)
+        return decoded
+
+    def finish(self, response: LLMResponse) -> LLMResponse:
+        """The inner response in the loop's terms. Cut-off calls keep the finish reason `length`, which says not to run them."""
+        cut = response.finish_reason == "length"
+        if self.plan.direct is not None:
+            return self._called(response, self.plan.direct, _json_in(self._raw)[0] or self._raw)
+        if self._plain or self._string is not None:
+            text = self._raw if self._string is None else "".join(self._answer)
+            whole = self._string is not None and self._string.closed
+            return replace(response, content=text or None, finish_reason="stop" if cut and whole else response.finish_reason)
+        _, value = _json_in(self._raw)
+        if isinstance(value, Mapping) and isinstance(value.get("tool"), str):
+            return self._called(response, value["tool"], _arguments_text(value.get("arguments")))
+        if isinstance(value, Mapping) and "answer" in value:
+            answer = value["answer"]
+            text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+            return replace(response, content=sendable(text) or None)
+        if cut and (call := _CUT_CALL.match(self._raw)):
+            return self._called(response, call[1], call[2] or "")
+        return replace(response, content=self._raw or None)
+
+    def _called(self, response: LLMResponse, name: str, arguments: str) -> LLMResponse:
+        whole = _json_in(self._raw)[0] is not None
+        reason = "tool_calls" if response.finish_reason in ("stop", None) or whole else response.finish_reason
+        call = ToolCall(self.plan.next_id, name, sendable(arguments))
+        return replace(response, content=None, tool_calls=[call.to_wire()], finish_reason=reason)
+
+
+def _json_in(text: str) -> tuple[str | None, Any]:
+    """The JSON object of a text and its value: all of it, in a code fence, or first in it; (None, None) when there is none."""
+    fenced = _FENCED.search(text)
+    for candidate in (text.strip(), fenced[1].strip() if fenced else ""):
+        if not candidate.startswith("{"):
+            continue
+        try:
+            value, end = json.JSONDecoder(strict=False).raw_decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+        return candidate[:end], value
+    return None, None
+
+
+def _arguments_text(arguments: Any) -> str:
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+
+
+def sendable(text: str) -> str:
+    """The text with half characters (lone surrogates), which no UTF-8 can carry, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_SPECIAL = re.compile(r'["\\]')
+_UNICODE = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+class JSONString:
+    """Decodes the inside of a JSON string piece by piece, wherever it is cut; `closed` once its end quote has come.
+
+    Lenient where models are careless: raw line breaks stand for themselves, as does the letter after an unknown escape.
+    Halves of a character that do not belong together become U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        text, self._held = self._held + text, ""
+        out: list[str] = []
+        position = 0
+        while not self.closed and position < len(text):
+            special = _SPECIAL.search(text, position)
+            end = special.start() if special else len(text)
+            out.append(text[position:end])
+            position = end
+            if special is None:
+                break
+            if text[position] == '"':
+                self.closed = True
+                break
+            decoded, length = _escape(text, position)
+            if not length:  # the rest of the escape is still to come
+                self._held = text[position:]
+                break
+            out.append(decoded)
+            position += length
+        return sendable("".join(out))
+
+
+def _escape(text: str, start: int) -> tuple[str, int]:
+    """What the escape at `start` stands for and how long it is; length 0 when its end is still to come."""
+    if len(text) < start + 2:
+        return "", 0
+    letter = text[start + 1]
+    if letter != "u":
+        return _ESCAPES.get(letter, letter), 2
+    if len(text) < start + 6:
+        return "", 0
+    first = _UNICODE.match(text, start)
+    if first is None:
+        return "\ufffd", 2
+    code = int(first[1], 16)
+    if not 0xD800 <= code < 0xDC00:
+        return ("\ufffd" if 0xDC00 <= code < 0xE000 else chr(code)), 6
+    follower = text[start + 6 : start + 12]
+    if len(follower) < 6 and "\\u".startswith(follower[:2]):
+        return "", 0
+    second = _UNICODE.match(follower)
+    low = int(second[1], 16) if second else 0
+    if 0xDC00 <= low < 0xE000:
+        return chr(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)), 12
+    return "\ufffd", 6
