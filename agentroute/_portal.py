@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from ._threads import on_abandon
+
 __all__ = ["Handle", "Portal", "check_may_block", "portal", "run_blocking"]
 
 T = TypeVar("T")
@@ -49,7 +51,8 @@ class Handle(Generic[T]):
             if self._task is not None:
                 self._task.cancel()
 
-        self._loop.call_soon_threadsafe(do)
+        if not self._finished.is_set():
+            self._loop.call_soon_threadsafe(do)
 
     def result(self) -> T:
         """The coroutine's value, or its error. Call after `wait` said True."""
@@ -95,6 +98,7 @@ class Portal:
         handle: Handle[T] = Handle(self.loop)
         context = contextvars.copy_context()
         self.loop.call_soon_threadsafe(handle._start, make, context, context=context)
+        on_abandon(handle.cancel)
         return handle
 
     def close(self) -> None:
@@ -148,11 +152,11 @@ def check_may_block(instead: str) -> None:
 
 
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """`make()` run to its end on the portal. Ctrl-C cancels it, waits up to three seconds, then goes on."""
+    """`make()` run to its end on the portal. Ctrl-C, or whatever else ends the waiting, cancels it and waits for its cleanup."""
     handle = portal().start(make)
     try:
         handle.wait()
-    except KeyboardInterrupt:
+    except BaseException:
         handle.cancel()
         handle.wait(GRACE_S)
         raise

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import ErrorConfig, ErrorStore
 
@@ -36,6 +37,10 @@ Migration = Callable[[sqlite3.Connection], None]
 _creating = threading.Lock()
 
 
+def _adopt_none(connection: sqlite3.Connection) -> int | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Schema:
     """What is in a file: `migrations[n]` takes it from version n to n + 1; the version is SQLite's `user_version`.
@@ -46,7 +51,7 @@ class Schema:
     what: str
     application_id: int
     migrations: Sequence[Migration]
-    adopt: Callable[[sqlite3.Connection], int | None] = lambda connection: None
+    adopt: Callable[[sqlite3.Connection], int | None] = _adopt_none
 
 
 @dataclass(eq=False)
@@ -87,7 +92,8 @@ class _Pool:
 class Database:
     """A file with a schema. Nothing is opened or created before the first `read` or `write`.
 
-    Safe from any thread and, after a fork, in the child. `:memory:` is one private database in RAM.
+    Safe from any thread and, after a fork, in the child; pickled, it is the same file, opened anew on the other side.
+    `:memory:` is one private database in RAM, which cannot be pickled.
     `timeout_s` is how long to wait for another process's lock.
     """
 
@@ -103,6 +109,15 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.in_ram:
+            raise ErrorConfig(f"a {self.schema.what} in RAM cannot be pickled or copied; give it a file")
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_close_pool")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._new_pool()
 
     def exists(self) -> bool:
         return self.in_ram or self.path.exists()

@@ -12,9 +12,49 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["run_in_thread"]
+__all__ = ["on_abandon", "run_in_thread"]
 
 T = TypeVar("T")
+
+CLEANUP_S = 2.0
+"""How long an abandoned function may end what it was told to stop."""
+
+
+class _Abandon:
+    """What to stop when nobody waits for the function any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stops: list[Callable[[], object]] = []
+        self._abandoned = False
+
+    def add(self, stop: Callable[[], object]) -> None:
+        with self._lock:
+            self._stops.append(stop)
+            late = self._abandoned
+        if late:
+            stop()
+
+    def __call__(self) -> bool:
+        """Stops it all; whether there was anything to stop."""
+        with self._lock:
+            self._abandoned = True
+            stops = list(self._stops)
+        for stop in stops:
+            stop()
+        return bool(stops)
+
+
+_abandon: contextvars.ContextVar[_Abandon | None] = contextvars.ContextVar("agentroute_abandon", default=None)
+
+
+def on_abandon(stop: Callable[[], object]) -> None:
+    """Calls `stop` when the function that runs here, in `run_in_thread`, is abandoned; elsewhere does nothing.
+
+    A thread cannot be stopped, but a run that it has begun and waits for can: else that run would go on spending.
+    """
+    if (abandon := _abandon.get()) is not None:
+        abandon.add(stop)
 
 
 async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-tool") -> T:
@@ -22,6 +62,8 @@ async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-to
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
+    abandon = _Abandon()
+    context.run(_abandon.set, abandon)
 
     def deliver(value: T | None, error: BaseException | None) -> None:
         if not done.done():
@@ -39,7 +81,12 @@ async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-to
             pass  # the loop is closed; nobody waits any more
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    value, error = await done
+    try:
+        value, error = await asyncio.shield(done)
+    except asyncio.CancelledError:
+        if abandon():
+            await asyncio.wait({done}, timeout=CLEANUP_S)
+        raise
     if isinstance(error, StopIteration):
         raise RuntimeError(f"{type(error).__name__} raised by the function") from error
     if error is not None:

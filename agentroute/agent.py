@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from ._portal import check_may_block, portal, run_blocking
+from ._portal import GRACE_S, check_may_block, portal, run_blocking
 from .config import Secret, without_password
 from .errors import ErrorConfig, ErrorRun
-from .events import AgentEnd, Event
+from .events import AgentEnd, AgentStart, Event
 from .loop import RunSpec, current_run, run_events
 from .message import Content
 from .models.base import Model
@@ -126,17 +128,18 @@ class Agent(Generic[OutputT]):
         if isinstance(tools, str) or not isinstance(tools, Sequence | None):
             raise ErrorConfig(f"tools must be a list of functions or Tools, got {type(tools).__name__}")
         for item in tools or ():
-            self._add_tool(item)
+            self._add_tool(item, replace=False)
 
     def __repr__(self) -> str:
-        parts = [repr(self.name)]
-        if self.model is not None:
+        known = self.__dict__  # an agent whose constructor has failed must still be printable in a traceback
+        parts = [repr(known.get("name"))]
+        if known.get("model") is not None:
             parts.append(f"model={without_password(repr(self.model))}")
-        if self._tools:
+        if known.get("_tools"):
             parts.append(f"tools=[{', '.join(self._tools)}]")
-        if self.output is not None:
+        if known.get("output") is not None:
             parts.append(f"output={getattr(self.output, '__name__', self.output)}")
-        return f"Agent({', '.join(parts)})"
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def replace(self, **changes: Any) -> Agent[Any]:
         """A copy with some constructor arguments changed; tools and validators come along unless `tools=` is given.
@@ -146,7 +149,9 @@ class Agent(Generic[OutputT]):
         """
         settings = {name: getattr(self, name) for name in _SETTINGS} | {"tools": self.tools} | changes
         name = settings.pop("name", self.name)
-        copy: Agent[Any] = Agent(name, **settings)
+        copy: Agent[Any] = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)  # a subclass may keep more
+        Agent.__init__(copy, name, **settings)
         copy._validators = list(self._validators)
         return copy
 
@@ -167,12 +172,12 @@ class Agent(Generic[OutputT]):
         """The validators, in order of registration; a copy."""
         return list(self._validators)
 
-    def _add_tool(self, item: Tool | Callable[..., Any]) -> Tool:
+    def _add_tool(self, item: Tool | Callable[..., Any], *, replace: bool) -> Tool:
         made = item if isinstance(item, Tool) else Tool.from_function(item) if callable(item) else None
         if made is None:
             raise ErrorConfig(f"a tool must be a function or a Tool, got {type(item).__name__}: {item!r:.80}")
         known = self._tools.get(made.name)
-        if known is not None and known is not made and _origin(known) != _origin(made):
+        if known is not None and known is not made and not (replace and _redefined(known.fn, made.fn)):
             raise ErrorConfig(f"agent {self.name!r} has another tool named {made.name!r}; give one of them a name=…")
         self._tools[made.name] = made
         return made
@@ -204,7 +209,7 @@ class Agent(Generic[OutputT]):
         options = tool(name=name, description=description, needs_approval=needs_approval, timeout=timeout)
 
         def add(function: Callable[..., Any]) -> Tool:
-            return self._add_tool(options(function))
+            return self._add_tool(options(function), replace=True)
 
         return add if fn is None else add(fn)
 
@@ -212,9 +217,7 @@ class Agent(Generic[OutputT]):
         """Decorator: `fn(ctx, output)` checks or replaces the answer; it raises `Retry` to have it corrected."""
         if not callable(fn):
             raise ErrorConfig(f"an output validator must be a function of (ctx, output), got {type(fn).__name__}")
-        same = [known for known in self._validators if _function_origin(known) == _function_origin(fn)]
-        for known in same:
-            self._validators.remove(known)
+        self._validators = [known for known in self._validators if known is not fn and not _redefined(known, fn)]
         self._validators.append(fn)
         return fn
 
@@ -245,7 +248,7 @@ class Agent(Generic[OutputT]):
             timeout=self.timeout,
             extra=self.extra,
             stream=stream,
-            approve=self.approve,
+            approve=self.approve or (parent.approve if parent else None),
             store=store,
         )
 
@@ -351,36 +354,86 @@ _SETTINGS = (
 
 
 class RunStream(Generic[OutputT]):
-    """The events of one run as they happen. Iterate it once; leaving early stops the run and closes its connection.
+    """The events of one run as they happen, for `async for` or plain `for`, once.
 
+    Leaving early stops the run and closes its connection; `with` (or `async with`) does so at the end of the block.
     A failed run ends the iteration by raising its error, after its AgentEnd event.
     """
 
     def __init__(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> None:
-        self._begin = begin
+        self._begin: Callable[[], AsyncGenerator[Event, None]] | None = begin
+        self._start: AgentStart | None = None
         self._end: AgentEnd | None = None
+        # Weak, because the generators hold this object: a `for` that is left drops its generator, which then closes at once.
+        self._plain: weakref.ref[Generator[Event, None, None]] | None = None
+        self._asynchronous: weakref.ref[AsyncGenerator[Event, None]] | None = None
 
     @property
     def result(self) -> Result[OutputT]:
-        """The Result, once the iteration has ended.
+        """The Result, once the iteration has ended; the partial one when it was left early.
 
         Raises:
-            RuntimeError: it has not ended yet. ErrorAgent: the run failed.
+            RuntimeError: the run has not ended. ErrorAgent: it failed.
         """
-        if self._end is None:
-            raise RuntimeError("the run has not ended yet; iterate the stream to its end first")
-        return _outcome(self._end)
+        if self._end is not None:
+            return _outcome(self._end)
+        if self._start is None or self._start.record.run.duration_s is None:
+            raise RuntimeError("the run has not ended yet; iterate the stream to its end, or close it, first")
+        return self._start.partial()
 
-    async def __aiter__(self) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._begin()) as events:
-            async for event in events:
-                if isinstance(event, AgentEnd):
-                    self._end = event
-                yield event
-        _outcome(self._end)
+    def __aiter__(self) -> AsyncGenerator[Event, None]:
+        events = self._take_async(self._once())
+        self._asynchronous = weakref.ref(events)
+        return events
 
     def __iter__(self) -> Generator[Event, None, None]:
         check_may_block("async for event in agent.stream(...)")
+        events = self._take_plain(self._once())
+        self._plain = weakref.ref(events)
+        return events
+
+    async def aclose(self) -> None:
+        """Stops the run if it has not ended."""
+        if self._asynchronous is not None and (events := self._asynchronous()) is not None:
+            await events.aclose()
+
+    def close(self) -> None:
+        """Stops the run if it has not ended."""
+        if self._plain is not None and (events := self._plain()) is not None:
+            events.close()
+
+    async def __aenter__(self) -> RunStream[OutputT]:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> RunStream[OutputT]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _once(self) -> Callable[[], AsyncGenerator[Event, None]]:
+        if self._begin is None:
+            raise RuntimeError("a stream is read once: reading it again would run, and pay for, the agent again")
+        begin, self._begin = self._begin, None
+        return begin
+
+    def _seen(self, event: Event) -> Event:
+        if isinstance(event, AgentStart):
+            self._start = event
+        elif isinstance(event, AgentEnd):
+            self._end = event
+        return event
+
+    async def _take_async(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
+        async with aclosing(begin()) as events:
+            async for event in events:
+                yield self._seen(event)
+        _outcome(self._end)
+
+    def _take_plain(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> Generator[Event, None, None]:
         import queue
 
         pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
@@ -388,7 +441,7 @@ class RunStream(Generic[OutputT]):
         async def pump() -> None:
             error: BaseException | None = None
             try:
-                async with aclosing(self._begin()) as events:
+                async with aclosing(begin()) as events:
                     async for event in events:
                         pipe.put(event)
             except BaseException as caught:
@@ -398,13 +451,11 @@ class RunStream(Generic[OutputT]):
         handle = portal().start(pump)
         try:
             while isinstance(item := _get(pipe), Event):
-                if isinstance(item, AgentEnd):
-                    self._end = item
-                yield item
+                yield self._seen(item)
         finally:
             if not handle.wait(0):
                 handle.cancel()
-                handle.wait(3.0)
+                handle.wait(GRACE_S)
         if item is not None:
             raise item
         _outcome(self._end)
@@ -430,13 +481,15 @@ def _outcome(end: AgentEnd | None) -> Result[Any]:
     return end.result
 
 
-def _function_origin(function: Any) -> tuple[str, str]:
-    target = getattr(function, "func", function)
-    return getattr(target, "__module__", None) or "", getattr(target, "__qualname__", None) or repr(target)
+def _redefined(before: Any, now: Any) -> bool:
+    """Whether a function is the same one defined again, as by a cell that is run twice; not two products of one factory."""
 
+    def origin(function: Any) -> tuple[str, str] | None:
+        if not isfunction(function) or function.__closure__ or function.__name__ == "<lambda>":
+            return None
+        return function.__module__, function.__qualname__
 
-def _origin(item: Tool) -> tuple[str, str]:
-    return _function_origin(item.fn)
+    return origin(before) is not None and origin(before) == origin(now)
 
 
 def _whole(name: str, value: Any, *, least: int) -> int:

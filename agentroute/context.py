@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,7 @@ class Context:
         """A context whose messages are the first `len(transcript)` of the run's, copied when asked for."""
         context = cls(usage=replace(usage), **fields)
         length = len(transcript)
-        context._read = lambda: [message.to_dict() for message in transcript[:length]]
+        context._read = lambda: deepcopy([message.to_dict() for message in transcript[:length]])
         return context
 
     def for_thread(self, loop: asyncio.AbstractEventLoop) -> Context:
@@ -86,10 +87,13 @@ class _BlockingMemory:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._memory, name)
-        if not asyncio.iscoroutinefunction(value):
+        if not callable(value):
             return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return asyncio.run_coroutine_threadsafe(value(*args, **kwargs), self._loop).result()
+            answer = value(*args, **kwargs)
+            if asyncio.iscoroutine(answer):
+                return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
+            return _BlockingMemory(answer, self._loop) if hasattr(answer, "get_messages") else answer
 
         return call

@@ -58,6 +58,7 @@ __all__ = [
     "ErrorTruncated",
     "Retry",
     "clean_text",
+    "tell",
 ]
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
@@ -68,6 +69,17 @@ def clean_text(text: str, limit: int = 4000) -> str:
     text = _ANSI.sub("", text[: limit * 4])
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     return text if len(text) <= limit else text[:limit] + f" … ({len(text) - limit} more characters)"
+
+
+def tell(message: str) -> None:
+    """Warns; where warnings are errors it logs instead, because a paid answer must not be lost for a warning."""
+    import logging
+    import warnings
+
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:
+        logging.getLogger("agentroute").warning(message)
 
 
 class ErrorAgent(Exception):
@@ -106,7 +118,8 @@ class ErrorModel(ErrorAgent):
     """The provider could not be reached or answered with a fault.
 
     `status` is the HTTP status (None when there was none), `body` the start of what it sent, `request_id` the
-    provider's own id for support questions, `retry_after_s` the seconds it asked to wait.
+    provider's own id for support questions, `retry_after_s` the seconds it asked to wait. `sent` says that the request may
+    have reached the provider and may be charged for; `usage` is what it had reported by then.
     """
 
     def __init__(
@@ -117,8 +130,12 @@ class ErrorModel(ErrorAgent):
         body: str = "",
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        sent: bool = False,
+        usage: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.sent = sent
+        self.usage = usage or {}
         self.status = status
         self.body = clean_text(body, 2000)
         self.request_id = request_id
@@ -174,11 +191,16 @@ class ErrorMaxTurns(ErrorRun):
         self.limit = limit
 
 
+def _usd(amount: float) -> str:
+    """Dollars with four decimals; smaller amounts with as many as they need."""
+    return f"${amount:.4f}" if amount == 0 or amount >= 0.001 else f"${amount:.2g}"
+
+
 class ErrorBudget(ErrorRun):
     """`max_cost` is used up. `spent` and `limit` are in USD."""
 
     def __init__(self, *, spent: float, limit: float, hint: str = "") -> None:
-        super().__init__(f"spent ${spent:.4f} of max_cost=${limit:.4f}" + (f"; {hint}" if hint else ""))
+        super().__init__(f"spent {_usd(spent)} of max_cost={_usd(limit)}" + (f"; {hint}" if hint else ""))
         self.spent = spent
         self.limit = limit
 

@@ -6,6 +6,7 @@ and agent_end last, also when the run failed. `event.kind` names it; `event.data
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -80,6 +81,8 @@ class AgentStart(_Typed):
     messages: list[dict[str, Any]]
     record: Record = field(repr=False)
     """The run's record, which grows as the run goes on: `record.turns`, `record.tool_calls`, `record.messages`."""
+    partial: Callable[[], Result[Any]] = field(repr=False)
+    """The Result as it is so far."""
 
 
 @dataclass(slots=True, eq=False)

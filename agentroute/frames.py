@@ -9,9 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .errors import ErrorMissingPackage
-from .recorder import default_store
 from .records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
-from .store import RunStore, encoded
+from .store import RunStore, default_store, encoded
 
 if TYPE_CHECKING:
     import pandas as pd

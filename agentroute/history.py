@@ -2,7 +2,8 @@
 
 A policy maps messages to messages before each model call; what it leaves out stays in the conversation. The policies
 here never part a tool call from its results, and always keep the leading system messages, the last user message and
-the newest exchange.
+the newest exchange. What is sent begins, after the leading system messages, with a user message wherever the
+conversation has one outside a tool exchange: many providers and chat templates refuse anything else.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class History(Protocol):
 class HistorySlidingWindow:
     """Keeps the last `window_size` messages; leading system messages are kept and not counted.
 
-    A tool call and its results stay together: fewer are kept where they do not fit, more only where the newest
-    exchange alone is larger. `token_budget` is not looked at.
+    Fewer are kept where a tool call and its results do not fit together, or where the first would not be a user
+    message; more only where what must stay is larger. `token_budget` is not looked at.
 
     Raises:
         ErrorConfig: `window_size` is not a positive int.
@@ -51,8 +52,8 @@ class HistorySlidingWindow:
 class HistoryTruncate:
     """Drops the oldest messages until about `max_tokens` are left, at four characters a token.
 
-    `token_budget`, when given, takes the place of `max_tokens`. More is kept only where the leading system messages,
-    the last user message and the newest exchange alone are larger.
+    The first that is kept is a user message. `token_budget`, when given, takes the place of `max_tokens`. More is kept
+    only where what must stay is larger.
 
     Raises:
         ErrorConfig: a limit is not a positive int.
@@ -83,13 +84,14 @@ def _split(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
 
 
 def _newest(messages: Sequence[Message], budget: int, cost: Callable[[Message], int]) -> list[Message]:
-    """The newest exchanges that fit, the last user message, and in any case the newest exchange; in their order."""
+    """The newest exchanges that fit, from a user message on; in any case the last user message and the newest exchange."""
     exchanges = _exchanges(messages)
     if not exchanges:
         return []
     costs = [sum(map(cost, exchange)) for exchange in exchanges]
     asked = [index for index, exchange in enumerate(exchanges) if any(message.role == "user" for message in exchange)]
-    kept = {len(exchanges) - 1, *asked[-1:]}
+    openings = [index for index in asked if exchanges[index][0].role == "user"]
+    kept = {len(exchanges) - 1, *asked[-1:], *openings[-1:]}
     left = budget - sum(costs[index] for index in kept)
     for index in reversed(range(len(exchanges))):
         if index not in kept:
@@ -97,7 +99,8 @@ def _newest(messages: Sequence[Message], budget: int, cost: Callable[[Message], 
             if left < 0:
                 break
             kept.add(index)
-    return [message for index in sorted(kept) for message in exchanges[index]]
+    first = min(kept.intersection(openings), default=0)
+    return [message for index in sorted(kept) if index >= first for message in exchanges[index]]
 
 
 def _exchanges(messages: Sequence[Message]) -> list[list[Message]]:

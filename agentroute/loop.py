@@ -12,12 +12,10 @@ import json
 import os
 import threading
 import time
-import warnings
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from inspect import isawaitable
 from typing import Any
 
@@ -29,8 +27,7 @@ from .errors import (
     ErrorConfig,
     ErrorInterrupted,
     ErrorMaxTurns,
-    ErrorModelResponse,
-    ErrorModelTimeout,
+    ErrorModel,
     ErrorOutput,
     ErrorRefused,
     ErrorRun,
@@ -38,6 +35,7 @@ from .errors import (
     ErrorTruncated,
     Retry,
     clean_text,
+    tell,
 )
 from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
 from .message import Content, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
@@ -91,7 +89,7 @@ class RunSpec:
     new_id: Callable[[], str] = new_run_id
 
 
-_current: contextvars.ContextVar[tuple[_Run, ToolCallRecord] | None] = contextvars.ContextVar("agentroute_run", default=None)
+_current: contextvars.ContextVar[tuple[_Run, ToolCallRecord | None] | None] = contextvars.ContextVar("agentroute_run", default=None)
 
 
 def current_run() -> RunSpec | None:
@@ -120,12 +118,19 @@ async def run_events(spec: RunSpec, prompt: Content) -> AsyncGenerator[Event, No
         cancelled, error = caught, ErrorInterrupted("the run was stopped before its end")
     except ErrorAgent as caught:
         error = caught
-    except Exception as caught:  # a user's validator, memory, history policy or model
-        error = ErrorRun(f"{type(caught).__name__}: {caught}")
+    except KeyboardInterrupt as caught:
+        error = ErrorInterrupted("the run was interrupted")
+        error.__cause__ = caught
+    except BaseException as caught:  # a user's validator, memory, history policy or model
+        error = ErrorRun(f"{type(caught).__name__}: {_words(caught)}")
         error.__cause__ = caught
     if not run.started:
         yield run.start()
-    yield AgentEnd(await run.finish(error), error)
+    try:
+        result = await run.finish(error)
+    except asyncio.CancelledError as caught:  # while the memory was written; the answer is there all the same
+        cancelled, result = caught, run.result
+    yield AgentEnd(result, error)
     if cancelled is not None:
         raise cancelled
 
@@ -137,7 +142,9 @@ class _Run:
         self.spec = spec
         self.user = Message("user", prompt)
         self.parent = _current.get()
-        self.usage = Usage()
+        self.usage = Usage()  # this run's and that of the runs its tools make
+        self.own_usage = Usage()
+        self.priceless: set[str] = set()  # models that reported no cost, here or below
         self.record: Record = Record(
             RunRecord(
                 run_id=spec.new_id(),
@@ -159,7 +166,6 @@ class _Run:
         self.corrected = False
         self.retry_of: str | None = None
         self.memory: Any = None
-        self._own_cost = Decimal(0)  # of this run's model calls; `usage` counts those of its tools' runs too
         self._began = spec.monotonic()
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
 
@@ -178,8 +184,9 @@ class _Run:
             response = self.response
             calls = [ToolCall.from_wire(call) for call in response.tool_calls]
             self._check_usable(response, calls)
-            if await self._is_final(response, calls):
-                self._check_spent()
+            final = await self._is_final(response, calls)
+            self._check_spent()  # before any tool does its work
+            if final:
                 return
             if not calls or self.corrected:
                 continue
@@ -190,13 +197,16 @@ class _Run:
     async def _prepare(self) -> None:
         spec = self.spec
         self.transcript = [self.user]
-        if not self.user.content or not (self.user.text.strip() or isinstance(self.user.content, list)):
-            raise ErrorConfig("the prompt is empty; give the model something to answer")
+        _check_prompt(self.user.content)
         self.model = spec.resolve()
         self.output_spec = spec.output()
+        if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
+            raise ErrorConfig(f"a tool is named {OUTPUT_TOOL!r}, as is the one typed answers come through; give it another name")
         self.tool_definitions = [tool.to_wire() for tool in spec.tools.values()]
         self.memory = spec.memory
-        if self.memory is not None and spec.session_id is not None and hasattr(self.memory, "session"):
+        if self.memory is not None and spec.session_id is not None:
+            if not hasattr(self.memory, "session"):
+                raise ErrorConfig(f"session_id is given, but {type(self.memory).__name__} has no session(session_id) to keep conversations apart")
             self.memory = self.memory.session(spec.session_id)
         instructions = [text for text in (spec.instructions, self.output_spec and self.output_spec.instructions()) if text]
         head = [Message("system", "\n\n".join(instructions))] if instructions else []
@@ -207,7 +217,7 @@ class _Run:
     def start(self) -> AgentStart:
         self.started = True
         self.record.messages = []
-        return AgentStart(self.record.run, self._keep(self.transcript), self.record)
+        return AgentStart(self.record.run, self._keep(self.transcript), self.record, self._partial)
 
     def _keep(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Adds messages to the record; their wire forms."""
@@ -224,31 +234,40 @@ class _Run:
 
     # ---- limits -----------------------------------------------------------------------------------------------
 
+    def _lineage(self) -> Iterator[_Run]:
+        """This run, and the runs whose tools it is part of."""
+        run: _Run | None = self
+        while run is not None:
+            yield run
+            run = run.parent[0] if run.parent else None
+
     def _check_limits(self) -> None:
         """Raises what forbids another request."""
         if self.turn > self.spec.max_turns:
             raise ErrorMaxTurns(turn=self.turn, limit=self.spec.max_turns)
-        self._check_spent()
-        limit = self.spec.max_cost
-        if limit is None:
-            return
-        if self.usage.unknown_cost_calls:
-            hint = f"{self.spec.request_model} reports no cost, so max_cost cannot be kept; run it without max_cost"
-            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint=hint)
-        if self.turn > 1 and self.usage.total_cost_usd >= limit > 0:
-            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint="nothing is left for another model call")
+        for run in self._lineage():
+            limit, usage = run.spec.max_cost, run.usage
+            if limit is None or not usage.model_calls:
+                continue
+            if run.priceless:
+                hint = f"the cost of a call to {', '.join(sorted(run.priceless))} is unknown, so max_cost cannot be kept"
+                raise ErrorBudget(spent=usage.total_cost_usd, limit=limit, hint=hint)
+            if usage.total_cost_usd >= limit > 0:
+                raise ErrorBudget(spent=usage.total_cost_usd, limit=limit, hint="nothing is left for another model call")
 
     def _check_spent(self) -> None:
-        limit = self.spec.max_cost
-        if limit is not None and self.usage.total_cost_usd > limit:
-            raise ErrorBudget(spent=self.usage.total_cost_usd, limit=limit, hint="the answer so far is in .result")
+        """Raises when a limit is passed: this run's, or that of a run it is part of."""
+        for run in self._lineage():
+            limit = run.spec.max_cost
+            if limit is not None and run.usage.total_cost_usd > limit:
+                raise ErrorBudget(spent=run.usage.total_cost_usd, limit=limit, hint="the answer so far is in .result")
 
     def _check_usable(self, response: LLMResponse, calls: Sequence[ToolCall]) -> None:
         if response.refusal:
             raise ErrorRefused(f"the model refused: {response.refusal}", reason="refusal")
         if response.finish_reason == "content_filter":
             raise ErrorRefused("a content filter of the provider stopped the answer", reason="content_filter")
-        if response.finish_reason == "length" and (calls or self.output_spec is not None):
+        if response.finish_reason == "length" and (calls or self.output_spec is not None or not response.content):
             what = "tool call" if calls else "answer"
             partial = calls[-1].arguments_text if calls else response.content or ""
             raise ErrorTruncated(f"the {what} was cut off at max_tokens and is not used; raise max_tokens", partial=partial)
@@ -259,9 +278,10 @@ class _Run:
         spec = self.spec
         sent = self.transcript
         if spec.history is not None:
-            sent = await spec.history.compact(list(self.transcript))
-            if not sent:
-                raise ErrorConfig(f"the history policy {type(spec.history).__name__} left no message to send")
+            kept = spec.history.compact(list(self.transcript))
+            sent = await kept if isawaitable(kept) else kept
+            if not sent or not all(isinstance(message, Message) for message in sent):
+                raise ErrorConfig(f"the history policy {type(spec.history).__name__} must give a list of Messages that is not empty")
         model_id = getattr(self.model, "model_id", None)
         request = LLMRequest(
             model=model_id if isinstance(model_id, str) else spec.request_model,
@@ -324,26 +344,37 @@ class _Run:
 
     def _turn_failed(self, record: TurnRecord, error: BaseException, duration_s: float, text: str) -> None:
         record.duration_s = duration_s
-        record.error_type = "ErrorInterrupted" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
-        if not isinstance(error, ErrorAgent) or isinstance(error, ErrorModelResponse | ErrorModelTimeout):
-            self._count(record, TurnUsage())  # the request was sent, so it may be charged for; nobody said how much
+        stopped = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        record.error_type = "ErrorInterrupted" if stopped else type(error).__name__
+        if not isinstance(error, ErrorAgent):
+            self._count(record, TurnUsage())  # it may have been sent and charged for; nobody said how much
+        elif isinstance(error, ErrorModel) and (error.sent or error.usage):
+            self._count(record, TurnUsage.from_wire(error.usage))
         if text:
             self._say(Message("assistant", text))
 
     def _count(self, record: TurnRecord, used: TurnUsage) -> None:
+        """Counts one model call: in its turn, in this run, and in the runs whose tools this one is part of."""
         record.input_tokens, record.output_tokens = used.input_tokens, used.output_tokens
         record.cached_input_tokens, record.reasoning_tokens = used.cached_input_tokens, used.reasoning_tokens
         record.cost_usd = None if used.cost_usd is None else float(used.cost_usd)
-        with self._lock:
-            self.usage.add_turn(used)
-        run = self.record.run
-        run.input_tokens = _plus(run.input_tokens, used.input_tokens)
-        run.output_tokens = _plus(run.output_tokens, used.output_tokens)
-        run.cached_input_tokens = _plus(run.cached_input_tokens, used.cached_input_tokens)
-        run.reasoning_tokens = _plus(run.reasoning_tokens, used.reasoning_tokens)
-        if used.cost_usd is not None:
-            self._own_cost += used.cost_usd
-            run.cost_usd = float(self._own_cost)
+        self.own_usage.add_turn(used)
+        for run in self._lineage():
+            with run._lock:
+                run.usage.add_turn(used)
+                if used.cost_usd is None:
+                    run.priceless.add(record.request_model)
+        for run in self._lineage():
+            call = run.parent[1] if run.parent else None
+            if call is not None and used.cost_usd is not None:
+                call.cost_usd = (call.cost_usd or 0.0) + float(used.cost_usd)
+        totals, run_record = self.own_usage, self.record.run
+        run_record.input_tokens = _plus(run_record.input_tokens, used.input_tokens)
+        run_record.output_tokens = _plus(run_record.output_tokens, used.output_tokens)
+        run_record.cached_input_tokens = _plus(run_record.cached_input_tokens, used.cached_input_tokens)
+        run_record.reasoning_tokens = _plus(run_record.reasoning_tokens, used.reasoning_tokens)
+        run_record.cost_usd = totals.cost_usd
+        run_record.unknown_cost_calls = totals.unknown_cost_calls
 
     # ---- the final answer -------------------------------------------------------------------------------------
 
@@ -369,6 +400,7 @@ class _Run:
         if problem is None:
             if calls:  # the answer came as a tool call; what is kept is an answer, not a call without a result
                 self._replace_last(Message("assistant", raw, extra=self.transcript[-1].extra))
+                self._skip(calls)
             return True
         self._correct(problem, calls, raw)
         return False
@@ -377,15 +409,31 @@ class _Run:
         """Runs the validators in order; what the model should be told, or None when the value stands."""
         for validator in self.spec.validators:
             try:
-                changed = validator(self._context(), value)
-                if asyncio.iscoroutine(changed):
-                    changed = await changed
+                changed = await self._call_validator(validator, value)
                 if changed is not None and changed is not value:
                     value = self.output_spec.check(changed) if self.output_spec is not None else changed
             except (Retry, Invalid) as error:
                 return str(error)
         self.output, self.finished = value, True
         return None
+
+    async def _call_validator(self, validator: Callable[[Context, Any], Any], value: Any) -> Any:
+        """Runs a validator as tools are run: a plain one in a thread, and what runs it makes counts as this run's."""
+        context = contextvars.copy_context()
+        context.run(_current.set, (self, None))
+
+        async def call() -> Any:
+            try:
+                if asyncio.iscoroutinefunction(validator):
+                    return await validator(self._context(), value)
+                ctx = self._context().for_thread(asyncio.get_running_loop())
+                changed = await run_in_thread(lambda: validator(ctx, value), name="agentroute-validator")
+                return await changed if isawaitable(changed) else changed
+            except (SystemExit, KeyboardInterrupt) as error:  # must not reach the loop, which others run on too
+                problem = type(error).__name__
+            raise ErrorRun(f"an output validator raised {problem}")
+
+        return await asyncio.create_task(call(), context=context)
 
     def _correct(self, problem: str, calls: Sequence[ToolCall], raw: str) -> None:
         """Tells the model what was wrong with its answer, within `retries`."""
@@ -399,8 +447,30 @@ class _Run:
             self._say(Message("user", text))
             return
         for call in calls:
-            told = text if call.name == OUTPUT_TOOL else "Not run: the final answer came in the same turn."
+            told = text if call.name == OUTPUT_TOOL else _NOT_RUN
             self._say(Message("tool", told, tool_call_id=call.id, name=call.name))
+        self._skip(calls)
+
+    def _skip(self, calls: Sequence[ToolCall]) -> None:
+        """Records the calls that came beside the final answer: the answer was made without them, so they are not run."""
+        for index, call in enumerate(calls):
+            if call.name != OUTPUT_TOOL:
+                record = self._tool_record(index, call)
+                record.status, record.error_type, record.result_text = "error", "NotRun", _NOT_RUN
+
+    def _tool_record(self, index: int, call: ToolCall) -> ToolCallRecord:
+        record = ToolCallRecord(
+            run_id=self.record.run.run_id,
+            turn_index=self.turn,
+            call_index=index + 1,
+            tool_call_id=call.id,
+            tool_name=call.name,
+            arguments_text=call.arguments_text,
+            started_at=self.spec.now(),
+        )
+        self.record.tool_calls.append(record)
+        self.record.run.n_tool_calls += 1
+        return record
 
     def _replace_last(self, message: Message) -> None:
         self.transcript[-1] = message
@@ -411,42 +481,29 @@ class _Run:
 
     async def _run_tools(self, calls: Sequence[ToolCall]) -> AsyncGenerator[Event, None]:
         """Runs one turn's calls side by side. Ends are reported as they come; the model is told in call order."""
-        told: dict[int, Message] = {}
         self.retry_of = None
-        tasks: dict[asyncio.Task[Message], int] = {}
+        tasks: list[asyncio.Task[Message]] = []
         records: list[ToolCallRecord] = []
         try:
             for index, call in enumerate(calls):
-                record = ToolCallRecord(
-                    run_id=self.record.run.run_id,
-                    turn_index=self.turn,
-                    call_index=index + 1,
-                    tool_call_id=call.id,
-                    tool_name=call.name,
-                    arguments_text=call.arguments_text,
-                    started_at=self.spec.now(),
-                )
-                records.append(record)
-                self.record.tool_calls.append(record)
-                self.record.run.n_tool_calls += 1
-                yield ToolCallStart(record)
-            for index, (call, record) in enumerate(zip(calls, records, strict=True)):
+                records.append(self._tool_record(index, call))
+                yield ToolCallStart(records[-1])
+            for call, record in zip(calls, records, strict=True):
                 context = contextvars.copy_context()
                 context.run(_current.set, (self, record))
-                tasks[asyncio.create_task(self._call_tool(call, record), context=context)] = index
+                tasks.append(asyncio.create_task(self._call_tool(call, record), context=context))
             waiting = set(tasks)
             while waiting:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(ended, key=tasks.__getitem__):
-                    index = tasks[task]
-                    told[index] = task.result()
-                    yield ToolCallEnd(records[index], told[index].to_dict())
-            self._say(*(told[index] for index in range(len(calls))))
+                for index in sorted(map(tasks.index, ended)):
+                    yield ToolCallEnd(records[index], tasks[index].result().to_dict())
         finally:
             if left := [task for task in tasks if not task.done()]:
                 for task in left:
                     task.cancel()
                 await asyncio.wait(left, timeout=CLEANUP_S)
+            # Every call is answered, also when the run ends here: what a tool has done must not be forgotten.
+            self._say(*(_answer_of(call, tasks[i] if i < len(tasks) else None) for i, call in enumerate(calls)))
         if self.retry_of is not None:
             self.retry += 1
             if self.retry > self.spec.retries:
@@ -463,43 +520,48 @@ class _Run:
                 text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
             else:
                 arguments = tool.parse(call.arguments_text)
-                denied = await self._denied(tool, call)
+                denied = await self._denied(tool, call, arguments)
                 if denied is not None:
                     text, record.error_type = denied, "Denied"
                 else:
-                    text, record.status = result_text(await tool.invoke(arguments, ctx=self._context())), "ok"
+                    text, record.status = await tool.told(arguments, ctx=self._context()), "ok"
         except Invalid as error:
             text, record.error_type = f"The arguments do not fit:\n{error}\nCall {call.name} again, corrected.", "InvalidArguments"
         except Retry as error:
             text, record.error_type = error.message, "Retry"
             self.retry_of = call.name
-        except TimeoutError as error:
-            limit = tool.timeout if tool else None
-            text = f"Error: {error}" if str(error) or limit is None else f"Error: {call.name} took longer than {limit:g} s and was stopped."
-            record.error_type = "TimeoutError"
         except KeyboardInterrupt:
             raise ErrorInterrupted(f"tool {call.name!r} was interrupted") from None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError | GeneratorExit) and task is not None and task.cancelling():
+                raise  # the run is being stopped; a tool's own CancelledError is an error like others
             text, record.error_type = f"Error: {type(error).__name__}: {_words(error)}", type(error).__name__
         if record.status != "ok":
-            record.status = "error"
-        finally_text = clean_text(text) if record.status == "error" else text
-        record.result_text = finally_text
+            record.status, text = "error", clean_text(text)
+        record.result_text = text
         record.duration_s = self.spec.monotonic() - began
-        return Message("tool", finally_text, tool_call_id=call.id, name=call.name)
+        return Message("tool", text, tool_call_id=call.id, name=call.name)
 
-    async def _denied(self, tool: Tool, call: ToolCall) -> str | None:
-        """What the model is told when the call may not run; None when it may."""
-        context = self._context()
-        if not tool.approval_needed(call.arguments_text, context):
+    async def _denied(self, tool: Tool, call: ToolCall, arguments: Any) -> str | None:
+        """What the model is told when the call may not run; None when it may.
+
+        Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in.
+        """
+        if not tool.needs_approval:
             return None
-        if self.spec.approve is None:
+        values, context = tool.values(arguments), self._context()
+        asked = ToolCall(call.id, call.name, values)
+        approve, needed = self.spec.approve, tool.needs_approval
+        blocking = context.for_thread(asyncio.get_running_loop())
+        if callable(needed) and not await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve"):
+            return None
+        if approve is None:
             return f"Not run: {call.name} needs approval, and nobody can give it here. Do not call it again."
-        if asyncio.iscoroutinefunction(self.spec.approve):
-            verdict = await self.spec.approve(context, call)
+        if asyncio.iscoroutinefunction(approve):
+            verdict = await approve(context, asked)
         else:  # it may well block, waiting for a person
-            approve = self.spec.approve
-            verdict = await run_in_thread(lambda: approve(context, call), name="agentroute-approve")
+            verdict = await run_in_thread(lambda: approve(blocking, asked), name="agentroute-approve")
             if isawaitable(verdict):
                 verdict = await verdict
         if verdict is True:
@@ -513,54 +575,79 @@ class _Run:
             session_id=spec.session_id, memory=self.memory, run_id=self.record.run.run_id, agent_name=spec.agent_name,
         )  # fmt: skip
 
-    def add_child(self, usage: Usage, record: ToolCallRecord) -> None:
-        """Counts a run that one of this run's tools made."""
-        with self._lock:
-            self.usage.add(usage)
-            if usage.cost_usd is not None:
-                record.cost_usd = (record.cost_usd or 0.0) + usage.cost_usd
-
     # ---- the end ----------------------------------------------------------------------------------------------
 
     async def finish(self, error: ErrorAgent | None) -> Result[Any]:
-        """Fills in the record, hands the conversation to the memory, and makes the (partial) Result."""
+        """Fills in the record, makes the (partial) Result, and hands the conversation to the memory."""
         if not self.record.messages:
             self._keep(self.transcript)
-        if self.memory is not None:
-            try:
-                await self.memory.add_messages(self._memorable())
-            except Exception as problem:
-                warnings.warn(f"the conversation could not be added to the memory: {problem}", RuntimeWarning, stacklevel=2)
         run = self.record.run
         run.duration_s = self.spec.monotonic() - self._began
-        interrupted = isinstance(error, ErrorInterrupted)
-        run.status = "ok" if error is None else "interrupted" if interrupted else "error"
+        run.status = "ok" if error is None else "interrupted" if isinstance(error, ErrorInterrupted) else "error"
         if self.finished:
-            run.output_text = self.output if isinstance(self.output, str) else result_text(self.output)
+            run.output_text = _output_text(self.output)
         if error is not None:
             run.error_type, run.error_text = type(error).__name__, str(error)
-        if self.parent is not None:
-            self.parent[0].add_child(self.usage, self.parent[1])
-        messages = [message.to_dict() for message in self.transcript]
-        result = Result(self.output, self.usage, messages, interrupted=interrupted, record=self.record)
+        self.result = self._partial()
         if error is not None:
-            error.result = result
-        return result
+            error.result = self.result
+        if error is None and self.spec.max_cost is not None and self.priceless:
+            tell(f"the cost of a call to {', '.join(sorted(self.priceless))} is unknown: max_cost could not be kept")
+        if self.memory is not None:
+            try:
+                await self.memory.add_messages(self._memorable(error))
+            except Exception as problem:
+                tell(f"the conversation could not be added to the memory: {type(problem).__name__}: {problem}")
+        return self.result
 
-    def _memorable(self) -> list[Message]:
-        """This run's own messages; of a failed run those up to the last complete exchange, so that the next request is valid."""
-        own = self.transcript[self.new_from :]
-        if self.finished:
-            return own
+    def _partial(self) -> Result[Any]:
+        interrupted = self.record.run.status == "interrupted"
+        messages = [message.to_dict() for message in self.transcript]
+        return Result(self.output, replace(self.usage), messages, interrupted=interrupted, record=self.record)
+
+    def _memorable(self, error: ErrorAgent | None) -> list[Message]:
+        """This run's own messages. Those of a failed run end with a note in the assistant's place: the next request must
+        find roles that take turns, and every tool call answered."""
+        own = [message for message in self.transcript[self.new_from :] if message.role != "assistant" or message.tool_calls or message.text]
         answered = {message.tool_call_id for message in own if message.role == "tool"}
         kept: list[Message] = []
         for message in own:
-            if message.tool_calls and not all(call.get("id") in answered for call in message.tool_calls):
+            if not all(call.get("id") in answered for call in message.tool_calls or ()):
                 break
             kept.append(message)
         while len(kept) > 1 and kept[-1].role == "user":  # a correction that was never answered
             kept.pop()
+        if kept and kept[-1].role != "assistant":
+            kept.append(Message("assistant", f"(no answer: {type(error).__name__})" if error is not None else "(no text)"))
         return kept
+
+
+_NOT_RUN = "Not run: the final answer came in the same turn."
+
+
+def _check_prompt(prompt: Any) -> None:
+    parts = isinstance(prompt, list) and all(isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in prompt)
+    if not isinstance(prompt, str) and not parts:
+        raise ErrorConfig(f"the prompt must be a text, or a list of content parts such as {{'type': 'text', 'text': …}}; got {prompt!r:.80}")
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        raise ErrorConfig("the prompt is empty; give the model something to answer")
+
+
+def _answer_of(call: ToolCall, task: asyncio.Task[Message] | None) -> Message:
+    """What the model is told of a call: its result, or that nobody knows whether it did its work."""
+    if task is not None and task.done() and not task.cancelled() and task.exception() is None:
+        return task.result()
+    unknown = "(interrupted: it is not known whether it did its work)" if task is not None else "(not run: the run was stopped)"
+    return Message("tool", unknown, tool_call_id=call.id, name=call.name)
+
+
+def _output_text(output: Any) -> str:
+    if isinstance(output, str):
+        return output
+    try:
+        return result_text(output)
+    except TypeError:  # a validator may return anything
+        return f"({type(output).__name__})"
 
 
 def _plus(total: int | None, more: int | None) -> int | None:
@@ -577,6 +664,8 @@ def _words(error: BaseException) -> str:
 def _echo(response: LLMResponse) -> Message:
     """The assistant message to send back: arguments that are no JSON object become `{}`, or servers refuse them."""
     message = response.to_message()
+    if response.refusal and not message.content:
+        message.content = response.refusal
     for position, wire in enumerate(message.tool_calls or []):
         call = ToolCall.from_wire(wire)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import ErrorConfig
 from .message import LLMRequest, LLMResponse, ToolCall
@@ -18,12 +18,10 @@ OutputMode = Literal["auto", "tool", "native", "prompted", "text"]
 OUTPUT_TOOL = "final_answer"
 """Name of the tool through which a model hands in a structured answer in mode `tool`."""
 
-_MODES = ("auto", "tool", "native", "prompted", "text")
-
-
 def check_mode(mode: str) -> None:
-    if mode not in _MODES:
-        raise ErrorConfig(f"output_mode must be one of {', '.join(_MODES)}; got {mode!r}")
+    """Raises ErrorConfig when there is no such mode."""
+    if mode not in get_args(OutputMode):
+        raise ErrorConfig(f"output_mode must be one of {', '.join(get_args(OutputMode))}; got {mode!r}")
 
 
 class OutputSpec:

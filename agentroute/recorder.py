@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from copy import copy
 from typing import Any
 
 from ._threads import run_in_thread
 from .events import AgentEnd, AgentStart, Event, ToolCallEnd, TurnEnd, TurnStart
 from .records import Record
-from .store import RunStore, default_store, set_default_store
+from .store import RunStore
+from .store import default_store as default_store  # their home is store.py; here for agent.py, until it imports from there
+from .store import set_default_store as set_default_store
 
-__all__ = ["default_store", "recorded", "set_default_store"]
+__all__ = ["recorded"]
 
-_warned: weakref.WeakSet[RunStore] = weakref.WeakSet()
+_warned: dict[int, Callable[[], object]] = {}
+"""Stores that were warned of, by their id: anything with a `save` may be a store, also what has no hash."""
 
 
 async def recorded(events: AsyncGenerator[Event, None], store: RunStore) -> AsyncGenerator[Event, None]:
     """The same events; each is passed on when what it tells is in the file.
 
     A run that is left early is stored as `interrupted`. A store that fails does not break the run: there is one
-    warning for each store, and one more try with everything when the run ends.
+    warning for each store (logged, where warnings are errors), a try with everything when the run ends, and a last one
+    when its events close.
     """
     tape = _Tape(store)
     try:
@@ -40,7 +45,7 @@ async def recorded(events: AsyncGenerator[Event, None], store: RunStore) -> Asyn
                     yield event
                     event = await anext(events, None)
     finally:
-        if not tape.complete:  # the events are closed by now, so the record says how the run was left
+        if not tape.complete:  # the events are closed by now, so the record says how the run was left, or ended
             await tape.save()
 
 
@@ -74,18 +79,21 @@ class _Tape:
                 await self.save()
             case AgentEnd():
                 self._record = event.result.record or self._record
-                await self.save()
-                self.complete = True
+                self.complete = await self.save()
 
     def _settle(self) -> None:
-        for part, index in self._saved:
-            self._settled[part] = max(self._settled[part], index + 1)
-        self._saved.clear()
+        """Passes over the rows that are in the store as they are now."""
+        for part, start in self._settled.items():
+            for index, row in enumerate(getattr(self._record, part)[start:], start):
+                if self._saved.get((part, index)) != row:
+                    break
+                del self._saved[part, index]
+                self._settled[part] = index + 1
 
-    async def save(self) -> None:
-        """Writes the run and those rows that are new or changed since they were last written."""
+    async def save(self) -> bool:
+        """Writes the run and those rows that are new or changed since they were last written; whether that worked."""
         if self._record is None:
-            return
+            return False
         run, changed = copy(self._record.run), self._changed()
         rows = {part: [row for (of, _), row in changed.items() if of == part] for part in self._settled}
 
@@ -97,9 +105,12 @@ class _Tape:
             await run_in_thread(write, name="agentroute-recorder")
         except Exception as error:
             self._failed = True
-            self._warn(error)
-        else:
-            self._saved.update(changed)
+            self._saved.clear()  # nobody knows what is in the store now, so the next try brings everything
+            self._settled = dict.fromkeys(self._settled, 0)
+            _warn(self._store, error)
+            return False
+        self._saved.update(changed)
+        return True
 
     def _changed(self) -> dict[tuple[str, int], Any]:
         """Copies, because the run goes on changing its rows while they are written."""
@@ -110,7 +121,19 @@ class _Tape:
                     changed[part, index] = copy(row)
         return changed
 
-    def _warn(self, error: Exception) -> None:
-        if self._store not in _warned:
-            _warned.add(self._store)
-            warnings.warn(f"runs are not recorded: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+
+def _warn(store: object, error: Exception) -> None:
+    """Once for each store. Never raises, because that would cost an answer that is paid for."""
+    known = _warned.get(id(store))
+    if known is not None and known() is store:  # ids are given again
+        return
+    try:
+        _warned[id(store)] = weakref.ref(store)
+    except TypeError:  # it has __slots__; kept alive, so that its id stays its own
+        _warned[id(store)] = lambda: store
+    with suppress(Exception):  # even the error's own text may fail
+        problem = f"runs are not recorded: {type(error).__name__}: {error}"
+        try:
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+        except Exception:  # warnings are errors here
+            logging.getLogger("agentroute").warning(problem)

@@ -49,6 +49,7 @@ class RunRecord:
     cached_input_tokens: int | None = column("Part of input_tokens read from the provider's cache.", unit="tokens", default=None)
     reasoning_tokens: int | None = column("Part of output_tokens spent on reasoning.", unit="tokens", default=None)
     cost_usd: float | None = column("What its model calls cost; None when none said. Runs started by tools have rows of their own.", unit="USD", default=None)
+    unknown_cost_calls: int = column("Model calls that may have been charged for and whose cost nobody reported; cost_usd leaves them out.", default=0)
     cost_saved_usd: float | None = column("What replayed answers would have cost.", unit="USD", default=None)
     prompt_text: str = column("The prompt.", default="")
     output_text: str | None = column("The final answer as text; None when there was none.", default=None)

@@ -14,7 +14,7 @@ from typing import Any
 from .context import Context
 from .errors import ErrorConfig
 
-__all__ = ["Invalid", "Signature", "TypeSchema", "signature_of"]
+__all__ = ["Invalid", "Signature", "TypeSchema", "docstring_summary", "signature_of"]
 
 
 class Invalid(Exception):
@@ -42,7 +42,6 @@ class Signature:
     positional: tuple[str, ...]
     hints: dict[str, Any]
     docs: dict[str, str]
-    summary: str
 
     def build(self) -> TypeSchema:
         """The validator for a call's arguments.
@@ -69,13 +68,21 @@ class Signature:
             problem = str(error).splitlines()[0]
         raise ErrorConfig(f"tool {self.name!r}: no schema for its parameters ({problem}); annotate them with types pydantic knows")
 
-    def bind(self, validated: Any, context: Any) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments for the call; what the model left out keeps the function's own default."""
-        values = {
+    def values(self, validated: Any) -> dict[str, Any]:
+        """What the function will receive, by parameter name; its own defaults where the model left something out."""
+        defaults = {name: p.default for name, p in self.parameters.items() if p.default is not p.empty}
+        return defaults | self._given(validated)
+
+    def _given(self, validated: Any) -> dict[str, Any]:
+        return {
             name: getattr(validated, f"p{index}")
             for index, name in enumerate(self.parameters)
             if f"p{index}" in validated.model_fields_set
         }
+
+    def bind(self, validated: Any, context: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments for the call; what the model left out keeps the function's own default."""
+        values = self._given(validated)
         if self.context is not None:
             values[self.context] = context
         args: list[Any] = []
@@ -115,6 +122,9 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
         problem = ""
     if problem:
         raise ErrorConfig(f"tool {name!r}: a type hint cannot be resolved ({problem}); define that type at module or cell level, before the tool")
+    first = next(iter(found.parameters.values()), None)
+    if first is not None and first.name in ("self", "cls") and first.annotation is first.empty and "." in getattr(target, "__qualname__", ""):
+        raise ErrorConfig(f"tool {name!r} is a method without its object; give the bound one, such as thing.{name}")
     parameters: dict[str, inspect.Parameter] = {}
     context: str | None = None
     positional: list[str] = []
@@ -130,8 +140,13 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
             parameters[parameter.name] = parameter
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(parameter.name)
-    summary, docs = _read_docstring(function)
-    return Signature(name, parameters, context, tuple(positional), hints, docs, summary)
+    _, docs = _read_docstring(function)
+    return Signature(name, parameters, context, tuple(positional), hints, docs)
+
+
+def docstring_summary(function: Callable[..., Any]) -> str:
+    """What a function's docstring says it does, without its parameters."""
+    return _read_docstring(function)[0]
 
 
 def _read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:

@@ -36,7 +36,8 @@ class RunStore:
     """Recorded runs in a file: what `agentroute.runs()` and its siblings read.
 
     `path` is by default `$AGENTROUTE_RUNS`, else `~/.agentroute/runs.db`, looked up at the first use. The file is made
-    at the first run that is saved, readable by its owner only. Safe from any thread, process and after a fork.
+    at the first run that is saved, readable by its owner only. Safe from any thread, process and after a fork. Pickled,
+    it is the same file elsewhere.
 
     Raises:
         ErrorStore: from any method, when the file cannot be used; the message names it.
@@ -48,6 +49,10 @@ class RunStore:
 
     def __repr__(self) -> str:
         return f"RunStore({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self._database  # chooses the file here: elsewhere the directory and the environment may be others
+        return vars(self)
 
     @property
     def path(self) -> Path:

@@ -14,7 +14,7 @@ from ._threads import run_in_thread
 from .context import Context
 from .errors import ErrorConfig
 from .message import ToolCall
-from .schema import Invalid, Signature, TypeSchema, signature_of
+from .schema import Invalid, Signature, TypeSchema, docstring_summary, signature_of
 
 __all__ = ["Approval", "Approve", "Tool", "result_text", "tool"]
 
@@ -86,7 +86,7 @@ class Tool:
         found: str = name or getattr(target, "__name__", None) or type(target).__name__
         made = cls(found, description or "", None, fn, needs_approval=needs_approval, timeout=timeout)
         if description is None:
-            made.description = made._signature.summary
+            made.description = docstring_summary(fn)
         return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,11 +137,9 @@ class Tool:
             raise Invalid(f"expected an object of arguments, got {type(values).__name__}")
         return values
 
-    def approval_needed(self, arguments: str, ctx: Context) -> bool:
-        """Whether this call, whose arguments `parse` has accepted, needs approval."""
-        if callable(self.needs_approval):
-            return bool(self.needs_approval(ctx, json.loads(arguments or "{}")))
-        return bool(self.needs_approval)
+    def values(self, arguments: Any) -> dict[str, Any]:
+        """What the function will receive for arguments that `parse` has accepted, its own defaults included."""
+        return dict(arguments) if self._given_schema is not None else self._signature.values(arguments)
 
     async def invoke(self, args: Any, *, ctx: Context) -> Any:
         """Runs the function and returns what it returns. `args` is a dictionary, or what `parse` gave.
@@ -152,13 +150,51 @@ class Tool:
         Raises:
             Invalid: the arguments do not fit. TimeoutError: the tool's timeout. Whatever the function raises.
         """
-        async with asyncio.timeout(self.timeout):
-            if asyncio.iscoroutinefunction(inspect.unwrap(self.fn)):
-                positional, keywords = self._bind(args, ctx)
-                return await self.fn(*positional, **keywords)
+        return await self._within_timeout(args, ctx, lambda value: value)
+
+    async def told(self, args: Any, *, ctx: Context) -> str:
+        """As `invoke`, but what a model is told (`result_text`); long results are turned into text beside the event loop."""
+        text: str = await self._within_timeout(args, ctx, result_text)
+        return text
+
+    async def _within_timeout(self, args: Any, ctx: Context, finish: Callable[[Any], Any]) -> Any:
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                return await self._invoke(args, ctx, finish)
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the function's own
+        raise TimeoutError(f"{self.name} took longer than {self.timeout:g} s and was stopped")
+
+    async def _invoke(self, args: Any, ctx: Context, finish: Callable[[Any], Any]) -> Any:
+        name = f"agentroute-tool-{self.name}"
+        if _is_async(self.fn):
+            positional, keywords = self._bind(args, ctx)
+            value = await self.fn(*positional, **keywords)
+        else:
             positional, keywords = self._bind(args, ctx.for_thread(asyncio.get_running_loop()))
-            value = await run_in_thread(partial(self.fn, *positional, **keywords), name=f"agentroute-tool-{self.name}")
-            return await value if inspect.isawaitable(value) else value
+
+            def work() -> tuple[Any, bool]:
+                value = self.fn(*positional, **keywords)
+                return (value, False) if inspect.isawaitable(value) else (finish(value), True)
+
+            value, finished = await run_in_thread(work, name=name)
+            if finished:
+                return value
+            value = await value
+        if isinstance(value, str | int | float | None):
+            return finish(value)
+        return await run_in_thread(lambda: finish(value), name=name)
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Tool:
+        """A tool made of a method is a tool of its object."""
+        if owner is None or not inspect.isfunction(self.fn) or next(iter(inspect.signature(self.fn).parameters), "") != "self":
+            return self
+        return Tool(
+            self.name, self.description, self._given_schema, self.fn.__get__(owner, kind), self._takes_context,
+            self.needs_approval, self.timeout,
+        )  # fmt: skip
 
     def _bind(self, args: Any, ctx: Context) -> tuple[list[Any], dict[str, Any]]:
         if self._given_schema is not None:
@@ -166,6 +202,14 @@ class Tool:
         if isinstance(args, dict):
             args = self._arguments.validate(args)
         return self._signature.bind(args, ctx)
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    if asyncio.iscoroutinefunction(function):
+        return True
+    return not inspect.isroutine(function) and asyncio.iscoroutinefunction(getattr(type(function), "__call__", None))
 
 
 @overload
@@ -227,6 +271,19 @@ def result_text(value: Any, limit: int = MAX_RESULT) -> str:
     return text or "(no output)"
 
 
+def _rows(table: Any) -> Any:
+    """A pandas table as JSON-like rows. Labels in its index are part of the data, but for the plain 0, 1, 2, …"""
+    index = table.index
+    plain = type(index).__name__ == "RangeIndex" and index.name is None and index.start == 0
+    is_series = not hasattr(table, "columns")
+    if not plain:
+        table = (table.rename("value") if is_series and table.name is None else table).reset_index()
+    elif is_series:
+        table = table.to_frame("value")
+    rows = json.loads(table.to_json(orient="records", date_format="iso", double_precision=15, default_handler=str))
+    return [row["value"] for row in rows] if is_series and plain else rows
+
+
 def _bytes_text(value: bytes) -> str:
     try:
         return value.decode()
@@ -236,8 +293,10 @@ def _bytes_text(value: bytes) -> str:
 
 def _plain(value: Any) -> Any:
     """A JSON-like stand-in for objects of libraries we do not import."""
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
-        return value.to_dict(orient="records")
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for "missing"
+        return None
+    if callable(getattr(value, "to_json", None)) and hasattr(value, "index"):  # a DataFrame or Series
+        return _rows(value)
     for method in ("tolist", "to_list", "to_dict", "isoformat"):  # arrays, series, scalars, timestamps
         if callable(function := getattr(value, method, None)):
             return function()

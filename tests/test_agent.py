@@ -181,3 +181,43 @@ def test_context_variables_reach_a_plain_tool():
 
     result = scripted(ToolCall("1", "look", {}), "ok", tools=[look]).run("go")
     assert result.record.tool_calls[0].result_text == "set"
+
+
+def test_a_stream_is_read_once():
+    stream = scripted("hello").stream("hi")
+    list(stream)
+    with pytest.raises(RuntimeError, match="read once"):
+        list(stream)
+
+
+def test_a_stream_left_early_has_a_partial_result():
+    agent = Agent("a", model=ModelScripted(["a long answer"] * 2, chunk_s=0.05))
+    with agent.stream("hi") as stream:
+        for event in stream:
+            if event.kind == "text_delta":
+                break
+    assert stream.result.interrupted
+    assert stream.result.usage.model_calls == 1
+
+    async def main() -> None:
+        async with agent.stream("hi") as stream:
+            async for event in stream:
+                if event.kind == "text_delta":
+                    break
+        assert stream.result.record.run.duration_s is not None
+
+    asyncio.run(main())
+
+
+def test_a_subclass_keeps_its_kind_and_its_own_attributes():
+    class Mine(Agent):
+        pass
+
+    mine = Mine("m", model=ModelScripted(["x"]))
+    mine.note = "kept"
+    copy = mine.replace(max_turns=2)
+    assert (type(copy), copy.note, copy.max_turns) == (Mine, "kept", 2)
+
+
+def test_an_agent_that_was_never_made_can_still_be_shown():
+    assert repr(Agent.__new__(Agent)) == "Agent(None)"

@@ -16,8 +16,8 @@ import agentroute
 from agentroute import Agent, RunStore
 from agentroute.errors import ErrorConfig, ErrorMissingPackage, ErrorStore
 from agentroute.frames import frame, messages, runs, tool_calls, turns
-from agentroute.recorder import set_default_store
 from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from agentroute.store import set_default_store
 from agentroute.testing import ModelScripted
 from tests.test_store import START, call_of, message_of, run_of, save, turn_of, whole
 

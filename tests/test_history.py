@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentroute import Agent, ErrorConfig, History, HistorySlidingWindow, HistoryTruncate, Message, ToolCall
+from agentroute import Agent, ErrorConfig, History, HistorySlidingWindow, HistoryTruncate, Memory, Message, ToolCall
 from agentroute.testing import ModelScripted
 
 SYSTEM, QUESTION = Message("system", "Be brief."), Message("user", "And now?")
@@ -36,7 +36,13 @@ def truncated(messages, tokens, token_budget=None):
 
 
 def test_the_window_is_the_last_messages():
-    assert window(plain(9), 4) == plain(9)[-4:]
+    assert window(plain(9), 5) == plain(9)[-5:]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_window_begins_at_a_question(size):
+    messages = [SYSTEM, *plain(4), QUESTION]
+    assert window(messages, size) == [SYSTEM, *messages[5 - (size - 1) // 2 * 2 :]]
 
 
 def test_a_conversation_that_fits_is_left_whole():
@@ -47,13 +53,13 @@ def test_a_conversation_that_fits_is_left_whole():
 
 
 def test_leading_system_messages_are_kept_and_not_counted():
-    assert window([SYSTEM, SYSTEM, *plain(9)], 2) == [SYSTEM, SYSTEM, *plain(9)[-2:]]
+    assert window([SYSTEM, SYSTEM, *plain(9)], 3) == [SYSTEM, SYSTEM, *plain(9)[-3:]]
 
 
 def test_an_exchange_that_does_not_fit_is_left_out_whole():
-    messages = [*plain(2), *exchange("1", "2"), Message("assistant", "3"), QUESTION]
-    assert window(messages, 4) == messages[-2:]
-    assert window(messages, 5) == messages[-5:]
+    messages = [*plain(3), *exchange("1", "2"), Message("assistant", "3"), QUESTION]
+    assert window(messages, 5) == [QUESTION]
+    assert window(messages, 6) == messages[-6:]
 
 
 def test_the_last_question_stays_when_its_own_exchanges_are_dropped():
@@ -68,21 +74,38 @@ def test_the_newest_exchange_stays_when_it_alone_is_too_large():
 
 def test_results_that_do_not_follow_at_once_stay_with_their_call():
     first, result = exchange("1")
-    messages = [first, Message("user", "hurry"), result, QUESTION]
-    assert window(messages, 2) == [QUESTION]
-    assert window(messages, 4) == messages
+    messages = [Message("user", "go"), first, Message("user", "hurry"), result, QUESTION]
+    assert window(messages, 4) == [QUESTION]
+    assert window(messages, 5) == messages
+
+
+def test_a_question_inside_an_exchange_brings_the_one_before_it():
+    first, result = exchange("1")
+    messages = [*plain(2), QUESTION, first, Message("user", "hurry"), result]
+    assert window(messages, 1) == truncated(messages, 1) == messages[2:]
+
+
+def test_a_greeting_before_the_first_question_is_not_sent():
+    messages = [SYSTEM, Message("assistant", "Hello!"), QUESTION]
+    assert window(messages, 9) == truncated(messages, 99) == [SYSTEM, QUESTION]
+
+
+def test_a_conversation_without_a_question_keeps_its_newest_exchange():
+    messages = [Message("assistant", "Hello!"), *exchange("1")]
+    assert window(messages, 1) == truncated(messages, 1) == exchange("1")
 
 
 def test_an_id_that_is_used_again_means_the_latest_call():
     messages = [*exchange("call_0"), *plain(2), *exchange("call_0"), QUESTION]
-    assert window(messages, 3) == [*exchange("call_0"), QUESTION]
+    assert window(messages, 5) == messages[2:]
+    assert window(messages, 4) == [QUESTION]
 
 
 def test_a_result_with_another_id_stays_with_the_call_before_it():
     call, result = exchange("1")
-    messages = [*plain(2), call, Message("tool", "done", tool_call_id="other"), result, QUESTION]
-    assert window(messages, 4) == messages[-4:]
-    assert window(messages, 3) == [QUESTION]
+    messages = [*plain(3), call, Message("tool", "done", tool_call_id="other"), result, QUESTION]
+    assert window(messages, 5) == messages[-5:]
+    assert window(messages, 4) == [QUESTION]
 
 
 def test_no_message_gives_no_message():
@@ -96,32 +119,31 @@ def test_no_message_gives_no_message():
 def test_a_token_is_four_characters():
     messages = [Message("user", "x" * 40), Message("assistant", "x" * 40), Message("user", "x" * 40)]
     assert truncated(messages, 30) == messages
-    assert truncated(messages, 29) == messages[1:]
-    assert truncated(messages, 19) == messages[2:]
+    assert truncated(messages, 29) == messages[2:]
 
 
 def test_system_messages_take_their_part_of_the_tokens():
     messages = [Message("system", "x" * 40), Message("user", "x" * 40), Message("assistant", "x" * 40), QUESTION]
-    assert truncated(messages, 22) == [messages[0], *messages[2:]]
-    assert truncated(messages, 21) == [messages[0], QUESTION]
+    assert truncated(messages, 32) == messages
+    assert truncated(messages, 31) == [messages[0], QUESTION]
 
 
 def test_names_and_arguments_of_tool_calls_count():
     call = ToolCall("1", "n" * 20, "x" * 20).to_wire()
-    messages = [Message("assistant", tool_calls=[call]), Message("tool", "ok", tool_call_id="1"), QUESTION]
-    assert truncated(messages, 13) == messages
-    assert truncated(messages, 12) == [QUESTION]
+    messages = [Message("user", "go"), Message("assistant", tool_calls=[call]), Message("tool", "ok", tool_call_id="1"), QUESTION]
+    assert truncated(messages, 14) == messages
+    assert truncated(messages, 13) == [QUESTION]
 
 
 def test_an_image_counts_as_a_thousand_tokens_however_long_its_address():
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10**6}}
     messages = [Message("user", ["look", image]), Message("assistant", "Nice."), QUESTION]
     assert truncated(messages, 1_004) == messages
-    assert truncated(messages, 1_003) == messages[1:]
+    assert truncated(messages, 1_003) == [QUESTION]
 
 
 def test_the_budget_of_a_call_takes_the_place_of_the_limit():
-    assert truncated(plain(4), 100_000, token_budget=2) == plain(4)[-2:]
+    assert truncated(plain(4), 100_000, token_budget=3) == plain(4)[-2:]
     assert truncated(plain(4), 1, token_budget=100) == plain(4)
 
 
@@ -173,6 +195,12 @@ def test_the_last_question_and_the_leading_system_messages_stay(messages, policy
     leading = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     assert {id(message) for message in messages[:leading]} <= kept
     assert bool(kept) is bool(messages)
+
+
+@given(messages=conversations, policy=policies)
+def test_what_begins_with_a_question_is_sent_from_a_question_on(messages, policy):
+    kept = asyncio.run(policy.compact([SYSTEM, QUESTION, *messages]))
+    assert [message.role for message in kept[:2]] == ["system", "user"]
 
 
 @given(messages=conversations, policy=policies)
@@ -228,3 +256,11 @@ def test_an_agent_sends_what_its_policy_leaves_and_keeps_the_rest():
     result = agent.run("go")
     assert [message.role for message in model.requests[-1].messages] == ["system", "user", "assistant", "tool"]
     assert len(result.messages) == 7
+
+
+def test_the_second_run_of_a_conversation_is_sent_from_a_question_on():
+    model = ModelScripted(["one", "two"])
+    agent = Agent("a", model=model, memory=Memory(), history=HistorySlidingWindow(2))
+    agent.run("first")
+    agent.run("second")
+    assert model.requests[-1].messages == [Message("user", "second")]

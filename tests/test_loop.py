@@ -315,7 +315,7 @@ def test_an_answer_that_went_over_the_limit_is_not_thrown_away():
 
 def test_a_cost_nobody_reports_is_not_free():
     error = failed(agent(call(a=1, b=1), "never asked", cost_usd=None, max_cost=0.5), ErrorBudget)
-    assert "reports no cost" in str(error)
+    assert "the cost of a call to scripted is unknown" in str(error)
 
 
 def test_limits_of_a_run_override_the_agents():
@@ -552,9 +552,11 @@ def test_sessions_are_kept_apart():
 def test_a_failed_run_keeps_the_users_message_and_a_valid_history():
     memory = Memory()
     failed(agent(call(a=1, b=2), call(a=1, b=2), memory=memory, max_turns=1), ErrorMaxTurns)
-    assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool"]
+    assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool", "assistant"]
     failed(agent(LLMResponse(None, [call(a=1, b=2).to_wire()], finish_reason="length"), memory=memory), ErrorTruncated)
-    assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool", "user"]
+    kept = asyncio.run(memory.get_messages())
+    assert [message.role for message in kept] == ["user", "assistant", "tool", "assistant", "user", "assistant"]
+    assert kept[-1].text == "(no answer: ErrorTruncated)"
 
 
 def test_plain_tools_can_use_the_memory():
@@ -567,3 +569,236 @@ def test_plain_tools_can_use_the_memory():
 
     result = agent(call("note"), "ok", tools=[note], memory=memory).run("go")
     assert "blue" in result.record.tool_calls[0].result_text
+
+
+# ---- what a reviewer found
+
+
+def test_approval_is_asked_about_what_the_function_will_receive():
+    ran = []
+
+    @tool(needs_approval=lambda ctx, arguments: arguments["force"] is True)
+    def delete(path: str, force: bool = True) -> str:
+        ran.append(path)
+        return "deleted"
+
+    calls = [ToolCall("1", "delete", {"path": "/", "force": "yes"}), ToolCall("2", "delete", {"path": "/"})]
+    result = agent(calls, "ok", tools=[delete]).run("go")
+    assert ([record.error_type for record in result.record.tool_calls], ran) == (["Denied", "Denied"], [])
+
+
+def _spender(seconds: float = 0.05) -> Agent:
+    """An agent that would go on for ever, paying a dollar a call."""
+    model = ModelFunction(lambda request: call(a=1, b=1), cost_usd=1.0, delay_s=seconds)
+    return Agent("spender", model=model, tools=[add], max_turns=10_000)
+
+
+@pytest.mark.parametrize("how", ["tool timeout", "run cancelled"])
+def test_a_run_that_a_plain_tool_waits_for_stops_with_it(how):
+    child = _spender()
+    ask = tool(name="ask", timeout=0.4 if how == "tool timeout" else None)(lambda: child.run("go").output)
+    outer = agent(call("ask"), "went on", tools=[ask])
+
+    async def main() -> None:
+        async with asyncio.timeout(0.4 if how == "run cancelled" else 20):
+            await outer.arun("go")
+
+    if how == "run cancelled":
+        with pytest.raises(TimeoutError):
+            asyncio.run(main())
+    else:
+        asyncio.run(main())
+    asked = len(child.model.requests)
+    time.sleep(0.3)
+    assert len(child.model.requests) == asked
+
+
+def test_what_a_stopped_run_of_a_tool_has_spent_is_counted():
+    child = _spender()
+    ask = tool(name="ask", timeout=0.4)(lambda: child.run("go").output)
+    usage = agent(call("ask"), "went on", tools=[ask]).run("go").usage
+    assert usage.total_cost_usd >= len(child.model.requests) - 1 > 0
+
+
+def test_max_cost_is_checked_before_tools_do_their_work():
+    ran = []
+    pay = tool(name="pay")(lambda: ran.append(1))
+    failed(agent(call("pay"), tools=[pay], cost_usd=1.0, max_cost=0.5), ErrorBudget)
+    assert ran == []
+
+
+def test_a_run_inside_a_tool_keeps_the_outer_limit():
+    child = _spender(0.0)
+
+    @tool
+    async def ask() -> str:
+        return (await child.arun("go")).output
+
+    error = failed(agent(call("ask"), "never", tools=[ask], cost_usd=0.0, max_cost=3.0), ErrorBudget)
+    assert (error.spent, len(child.model.requests)) == (3.0, 3)
+
+
+def test_a_session_needs_a_memory_that_has_sessions():
+    class Plain:
+        async def get_messages(self, limit=None): ...
+        async def add_messages(self, messages): ...
+
+    runner = agent("x", memory=Plain())
+    with pytest.raises(ErrorConfig, match=r"Plain has no session\(session_id\)"):
+        runner.run("go", session_id="ann")
+
+
+def test_validators_are_run_as_tools_are():
+    judge = agent("fine", cost_usd=1.0)
+    memory = Memory()
+    runner = agent("answer", cost_usd=0.1, memory=memory)
+
+    @runner.output_validator
+    def check(ctx, output):
+        ctx.memory.remember("seen", "yes")
+        judge.run("is it good?")
+
+    result = runner.run("go")
+    assert (result.usage.total_cost_usd, result.usage.model_calls) == (1.1, 2)
+    assert asyncio.run(memory.recall("seen")) != []
+
+
+def test_a_validator_that_exits_ends_only_its_own_run():
+    runner = agent("x")
+    runner.output_validator(lambda ctx, output: (_ for _ in ()).throw(SystemExit(3)))
+    failed(runner, ErrorRun)
+    assert agent("still alive").run("go").output == "still alive"
+
+
+def test_a_validators_strange_value_still_has_an_end():
+    runner = agent("x")
+    thing = object()
+    runner.output_validator(lambda ctx, output: thing)
+    result = runner.run("go")
+    assert result.output is thing
+    assert result.record.run.output_text == "(object)"
+
+
+def test_cancelling_while_the_memory_is_written_loses_nothing():
+    class Slow(Memory):
+        async def add_messages(self, messages):
+            await asyncio.sleep(60)
+
+    async def main() -> AgentEnd:
+        seen = []
+
+        async def consume() -> None:
+            async for event in agent("paid answer", memory=Slow()).events("go"):
+                seen.append(event)
+
+        task = asyncio.create_task(consume())
+        while not any(event.kind == "turn_end" for event in seen):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return seen[-1]
+
+    end = asyncio.run(main())
+    assert (end.kind, end.error, end.result.output) == ("agent_end", None, "paid answer")
+
+
+class _Custom(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), _Custom("odd"), GeneratorExit()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_tools_own_odd_exception_does_not_end_the_run(error, asynchronous):
+    def plain():
+        raise error
+
+    async def asynchronously():
+        raise error
+
+    result = agent(call("odd"), "went on", tools=[tool(name="odd")(asynchronously if asynchronous else plain)]).run("go")
+    assert (result.output, result.record.tool_calls[0].error_type) == ("went on", type(error).__name__)
+
+
+def test_a_stopped_run_remembers_the_tools_that_did_run():
+    memory = Memory()
+
+    @tool
+    async def refund() -> str:
+        return "refunded"
+
+    @tool
+    async def slow() -> str:
+        await asyncio.sleep(60)
+        return "never"
+
+    async def main() -> None:
+        async with asyncio.timeout(0.3):
+            await agent([call("refund", "a"), call("slow", "b")], tools=[refund, slow], memory=memory).arun("go")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    kept = asyncio.run(memory.get_messages())
+    assert [(message.role, message.tool_call_id) for message in kept[2:]] == [("tool", "a"), ("tool", "b"), ("assistant", None)]
+    assert kept[2].text == "refunded"
+    assert "not known whether" in kept[3].text
+
+
+def test_failures_leave_a_conversation_whose_roles_take_turns():
+    memory = Memory()
+    runner = agent(*[ErrorModelServer("down", status=503)] * 3, LLMResponse(None, refusal="I will not."), "ok", memory=memory)
+    for _ in range(3):
+        failed(runner, ErrorModelServer)
+    failed(runner, ErrorRefused)
+    runner.run("at last")
+    assert [message.role for message in runner.model.requests[-1].messages] == ["user", "assistant"] * 4 + ["user"]
+    assert runner.model.requests[-1].messages[-2].text == "I will not."
+
+
+def test_a_broken_off_call_counts_as_unknown_or_as_reported():
+    for usage, expected in [({}, (None, 1)), ({"cost": 0.5, "prompt_tokens": 7}, (0.5, 0))]:
+        error = ErrorModelServer("lost it", sent=True, usage=usage)
+        result = failed(agent(error), ErrorModelServer).result
+        assert (result.usage.cost_usd, result.usage.unknown_cost_calls) == expected
+        assert result.record.run.unknown_cost_calls == expected[1]
+    assert failed(agent(ErrorModelServer("refused", status=503)), ErrorModelServer).result.usage.model_calls == 0
+
+
+def test_a_plain_history_policy_works_and_a_wrong_one_is_named():
+    class Last:
+        def compact(self, messages, token_budget=None):
+            return messages[-1:]
+
+    class Wrong:
+        async def compact(self, messages, token_budget=None):
+            return [message.to_dict() for message in messages]
+
+    assert agent("ok", history=Last()).run("go").output == "ok"
+    failed(agent("ok", history=Wrong()), ErrorConfig)
+
+
+@pytest.mark.parametrize("prompt", [42, {"a": 1}, ["text"], [], b"bytes"])
+def test_what_is_no_prompt_is_refused(prompt):
+    failed(agent("x"), ErrorConfig, prompt=prompt)
+
+
+def test_a_call_beside_the_final_answer_is_on_record():
+    result = agent([call("final_answer", "f", number="1", total=1), call(call_id="x", a=1, b=2)], output=Invoice).run("go")
+    assert [(record.tool_name, record.error_type) for record in result.record.tool_calls] == [("add", "NotRun")]
+
+
+def test_a_finished_result_does_not_change_any_more():
+    seen = []
+
+    @tool
+    async def start() -> str:
+        seen.append(asyncio.create_task(agent("late", cost_usd=1.0, delay_s=0.1).arun("x")))
+        return "ok"
+
+    async def main() -> None:
+        result = await agent(call("start"), "done", tools=[start]).arun("go")
+        await seen[0]
+        assert result.usage.total_cost_usd == 0.0
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import signal
 import sqlite3
 import stat
@@ -20,7 +21,7 @@ from agentroute.errors import ErrorStore
 from agentroute.memory.recall import Fact, fold, query_words, ranked, words
 from agentroute.memory.sqlite import MAX_CANDIDATES, _remember
 from agentroute.testing import ModelScripted
-from tests.test_history import exchange, plain
+from tests.test_history import QUESTION, exchange, plain
 from tests.test_sqlite import forked
 
 
@@ -84,8 +85,8 @@ def test_it_keeps_the_protocol(memory):
     ids=["empty", "none", "text", "surrogate", "parts", "calls", "tool"],
 )
 def test_messages_come_back_as_they_were(memory, message):
-    go(memory.add_messages([message]))
-    assert go(memory.get_messages()) == [message]
+    go(memory.add_messages([Message("user", "go"), Message("assistant", "wait"), message]))
+    assert go(memory.get_messages())[2:] == [message]
 
 
 def test_messages_are_copies(memory):
@@ -98,17 +99,39 @@ def test_messages_are_copies(memory):
     assert go(memory.get_messages()) == [Message("user", [{"type": "text", "text": "a"}], extra={"x": [1]})]
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(None, 6), (10, 6), (10**20, 6), (2, 2), (1, 1), (0, 0), (-1, 0)])
+@pytest.mark.parametrize(("limit", "kept"), [(None, 6), (10, 6), (10**20, 6), (4, 4), (3, 2), (2, 2), (1, 0), (0, 0), (-1, 0)])
 def test_the_limit_gives_the_last_messages(memory, limit, kept):
     go(memory.add_messages(plain(6)))
     assert go(memory.get_messages(limit)) == plain(6)[6 - kept :]
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 1), (3, 1), (4, 4), (5, 5)])
-def test_the_limit_never_begins_inside_a_tool_exchange(memory, limit, kept):
-    messages = [Message("user", "go"), *exchange("1", "2"), Message("assistant", "done")]
-    go(memory.add_messages(messages))
-    assert go(memory.get_messages(limit)) == messages[-kept:]
+CALL, RESULT = exchange("1")
+
+
+@pytest.mark.parametrize(
+    ("messages", "first"),
+    [
+        ([RESULT, QUESTION], 1),
+        ([*exchange("1", "2"), Message("assistant", "done"), QUESTION], 4),
+        ([CALL, Message("user", "hurry"), RESULT, Message("assistant", "done"), QUESTION], 4),
+        ([Message("user", "hurry"), RESULT, Message("assistant", "done"), QUESTION], 3),
+        ([Message("assistant", "Hello!"), QUESTION], 1),
+        ([QUESTION, *exchange("1"), Message("user", "a"), Message("user", "b")], 0),
+        ([Message("assistant", "Hello!")], 1),
+        ([], 0),
+    ],
+)
+def test_what_is_given_begins_at_a_question_outside_a_tool_exchange(memory, messages, first):
+    go(memory.add_messages([*plain(2), *messages]))
+    assert go(memory.get_messages(len(messages))) == messages[first:]
+    go(memory.session("whole").add_messages(messages))
+    assert go(memory.session("whole").get_messages()) == messages[first:]
+
+
+def test_leading_system_messages_are_given_too(memory):
+    head = [Message("system", "Be brief."), Message("system", "Be kind.")]
+    go(memory.add_messages([*head, Message("assistant", "Hello!"), QUESTION]))
+    assert go(memory.get_messages()) == go(memory.get_messages(4)) == [*head, QUESTION]
 
 
 def test_clearing_forgets_the_conversation_and_keeps_the_facts(memory):
@@ -149,6 +172,13 @@ def test_clearing_a_session_leaves_the_others(memory):
     go(memory.session("ben").add_messages(plain(4)))
     go(memory.session("anna").clear_messages())
     assert [len(go(memory.session(name).get_messages())) for name in ("anna", "ben")] == [0, 4]
+
+
+def test_a_memory_without_sessions_keeps_the_protocol_too():
+    methods = ["get_messages", "add_messages", "clear_messages", "remember", "recall", "forget"]
+    plain_memory = type("MemoryOwn", (), dict.fromkeys(methods, Memory.forget))()
+    assert isinstance(plain_memory, MemoryProto)
+    assert "session(session_id: str | None) -> MemoryProto" in MemoryProto.__doc__
 
 
 def test_a_session_of_a_session_is_a_session_of_the_memory(memory):
@@ -409,6 +439,21 @@ def test_a_forked_child_uses_the_memory_too(saved):
     assert forked(lambda: remember(saved, child="b")) == 0
     remember(saved, parent_again="c")
     assert go(saved.recall("")) == ["a", "b", "c"]
+
+
+def test_a_used_memory_and_its_sessions_are_pickled_as_their_file(saved):
+    remember(saved, a="b")
+    go(saved.session("anna").add_messages([QUESTION]))
+    same, anna = pickle.loads(pickle.dumps((saved, saved.session("anna"))))
+    assert go(anna.get_messages()) == [QUESTION]
+    go(same.forget("a"))
+    assert go(saved.recall("")) == []
+    go(same.close())
+
+
+def test_a_memory_of_a_file_in_ram_is_not_pickled():
+    with pytest.raises(ErrorConfig, match="a memory in RAM cannot be pickled or copied; give it a file"):
+        pickle.dumps(MemorySQLite(":memory:"))
 
 
 def test_a_forgotten_close_says_nothing_at_exit(path):

@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import aclosing, closing
+from dataclasses import dataclass
 
 import pytest
 
 from agentroute import Agent, ErrorBudget, Memory, Retry, RunStore, ToolCall
 from agentroute.errors import ErrorModelServer, ErrorStore
 from agentroute.events import AgentEnd, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
-from agentroute.recorder import default_store, set_default_store
 from agentroute.records import RunRecord
+from agentroute.store import default_store, set_default_store
 from agentroute.testing import ModelScripted
 
 
@@ -306,7 +308,81 @@ def test_after_a_failure_the_end_of_the_run_brings_everything():
     run, rows = noted.saves[-1]
     assert run == result.record.run
     assert (rows["turns"], rows["tool_calls"]) == (result.record.turns, result.record.tool_calls)
-    assert rows["messages"] == result.record.messages[1:]
+    assert rows["messages"] == result.record.messages
+
+
+class StoreFailingOnce(RunStore):
+    """A store of which one save fails."""
+
+    def __init__(self, path, failing):
+        super().__init__(path)
+        self.saves, self.failing = 0, failing
+
+    def save(self, run, **rows):
+        self.saves += 1
+        if self.saves == self.failing:
+            raise ErrorStore("the disk is full")
+        super().save(run, **rows)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5, 6])
+def test_a_save_that_fails_once_leaves_nothing_out_whichever_it_is(tmp_path, failing):
+    calls = [ToolCall("1", "add", {"a": 1, "b": 2}), ToolCall("2", "add", {"a": 3, "b": 4})]
+    with closing(StoreFailingOnce(tmp_path / "runs.db", failing)) as store:
+        with pytest.warns(RuntimeWarning, match="the disk is full"):
+            result = agent_of(calls, "It is 3.", store=store).run("1+2?")
+        assert stored(store) == result.record
+        assert [call.status for call in stored(store).tool_calls] == ["ok", "ok"]
+
+
+@dataclass
+class StoreDataclass:
+    """A store without a hash."""
+
+    def save(self, run, **rows):
+        raise ErrorStore("the disk is full")
+
+
+class StoreSlots:
+    """A store that cannot be referred to weakly."""
+
+    __slots__ = ()
+
+    def save(self, run, **rows):
+        raise ErrorStore("the disk is full")
+
+
+class ErrorUnreadable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class StoreUnreadable(StoreDataclass):
+    def save(self, run, **rows):
+        raise ErrorUnreadable
+
+
+@pytest.mark.parametrize("kind", [StoreDataclass, StoreSlots])
+def test_any_store_that_fails_is_warned_of_once(kind):
+    failing = kind()
+    with pytest.warns(RuntimeWarning, match="runs are not recorded") as caught:
+        outputs = [agent_of(SUM, "It is 3.", store=failing).run("1+2?").output for _ in range(2)]
+    assert outputs == ["It is 3."] * 2
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("kind", [StoreDataclass, StoreSlots])
+def test_a_warning_that_is_an_error_is_logged_and_costs_no_answer(kind, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert agent_of(SUM, "It is 3.", store=kind()).run("1+2?").output == "It is 3."
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("agentroute", "runs are not recorded: ErrorStore: the disk is full")
+    ]
+
+
+def test_an_error_without_readable_text_costs_no_answer():
+    assert agent_of("fine", store=StoreUnreadable()).run("go").output == "fine"
 
 
 @pytest.mark.parametrize("place", ["/proc/no/runs.db", "/dev/full", "/etc"])
@@ -352,7 +428,8 @@ with warnings.catch_warnings(record=True) as caught:
     code = code.replace('big = lambda: "x" * 100_000', 'def big() -> str:\n    "Much text."\n    return "x" * 100_000')
     done = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True)
     assert done.stdout == "big answer 1 True\n"
-    assert [row[14] for row in store.select(RunRecord)][:1] == ["first"]
+    run_id, *_ = next(store.select(RunRecord))
+    assert store.record(run_id).run.prompt_text == "first"
 
 
 # ---- the store of the process -----------------------------------------------------------------------------------

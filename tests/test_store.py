@@ -1,5 +1,7 @@
 """RunStore: the run history in a file."""
 
+import multiprocessing
+import pickle
 import signal
 import sqlite3
 import stat
@@ -263,6 +265,22 @@ def test_a_changed_record_needs_a_migration():
 def test_times_are_stored_as_microseconds():
     assert encoded(run_of(started_at=datetime(1970, 1, 1, 1, tzinfo=UTC)))[1] == 3_600_000_000
     assert encoded(run_of())[1] % 1_000_000 == 123456
+
+
+def test_a_used_store_is_sent_to_another_process_as_its_file(store):
+    save(store, whole())
+    child = multiprocessing.get_context("spawn").Process(target=save, args=(store, whole("r2")))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert store.record("r2") == whole("r2")
+
+
+def test_a_store_is_pickled_with_the_file_it_has_here(path, monkeypatch):
+    monkeypatch.setenv("AGENTROUTE_RUNS", str(path))
+    pickled = pickle.dumps(RunStore())
+    monkeypatch.setenv("AGENTROUTE_RUNS", "/elsewhere")
+    assert pickle.loads(pickled).path == path
 
 
 def test_every_path_kind_is_taken(path):

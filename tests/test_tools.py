@@ -46,7 +46,11 @@ RESULTS = [
     (b"text", "text"),
     (b"\xff\x00", "[2 bytes of binary data]"),
     (pandas.DataFrame({"a": [1, 2]}), '[{"a":1},{"a":2}]'),
+    (pandas.DataFrame({"n": [1]}, index=["x"]), '[{"index":"x","n":1}]'),
+    (pandas.DataFrame({"d": [pandas.Timestamp("2026-01-02"), pandas.NaT]}), '[{"d":"2026-01-02T00:00:00.000"},{"d":null}]'),
     (pandas.Series([1, 2]), "[1,2]"),
+    (pandas.Series(["b", "b", "c"]).value_counts(), '[{"index":"b","count":2},{"index":"c","count":1}]'),
+    (pandas.NA, "null"),
     (numpy.array([[1, 2]]), "[[1,2]]"),
     (numpy.int64(5), "5"),
     (pandas.Timestamp("2026-01-02"), '"2026-01-02T00:00:00"'),
@@ -98,14 +102,50 @@ def agent_with(*tools) -> Agent:
 
 
 def test_defining_a_tool_again_replaces_it():
-    agent = Agent("a")
+    agent, names = Agent("a"), {"__name__": "__main__"}
+    names["agent"] = agent
     for answer in (1, 2):
-
-        @agent.tool
-        def look() -> int:
-            return answer  # noqa: B023
-
+        exec(f"@agent.tool\ndef look() -> int:\n    return {answer}", names)
     assert [(t.name, t()) for t in agent.tools] == [("look", 2)]
+
+
+def test_two_products_of_one_factory_are_not_the_same():
+    def make(word):
+        def look() -> str:
+            return word
+
+        return look
+
+    with pytest.raises(ErrorConfig, match="another tool named 'look'"):
+        agent_with(make("a"), make("b"))
+    agent = agent_with()
+
+    def must(word):
+        def check(ctx, output): ...
+
+        check.word = word
+        return lambda ctx, output: word
+
+    agent.output_validator(must("a"))
+    agent.output_validator(must("b"))
+    assert len(agent.output_validators) == 2
+
+
+def test_a_method_is_a_tool_of_its_object():
+    class Shop:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @tool
+        def order_status(self, order_id: int) -> str:
+            """Where an order is."""
+            return f"{self.name} {order_id}"
+
+    bound = Shop("north").order_status
+    assert list(bound.params_schema["properties"]) == ["order_id"]
+    assert bound(order_id=5) == "north 5"
+    with pytest.raises(ErrorConfig, match="a method without its object"):
+        _ = Shop.order_status.params_schema
 
 
 def test_two_different_functions_of_one_name_are_an_error():

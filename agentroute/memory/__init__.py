@@ -1,6 +1,7 @@
 """What an agent keeps between runs: a conversation, and facts that tools remember and recall.
 
-`Memory` lives in RAM, `MemorySQLite` in a file; anything with the methods of `MemoryProto` can take their place.
+`Memory` lives in RAM, `MemorySQLite` in a file; anything with the methods of `MemoryProto` can take their place, and with
+its `session` keep several conversations.
 """
 
 from __future__ import annotations

@@ -8,15 +8,25 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import ErrorConfig
 from ..message import Message
 
-__all__ = ["MemoryProto", "check_fact", "check_messages", "check_session", "whole"]
+__all__ = ["MemoryProto", "check_fact", "check_messages", "check_session", "opened"]
 
 
 @runtime_checkable
 class MemoryProto(Protocol):
-    """One conversation, and facts beside it. All methods are coroutines, callable from any event loop."""
+    """One conversation, and facts beside it. All methods here are coroutines, callable from any event loop.
+
+    A memory of several conversations has one more, plain method: `session(session_id: str | None) -> MemoryProto`, the
+    same memory seen from one conversation, with its own messages and the common facts. A run that is given a
+    `session_id` needs it, and is refused with ErrorConfig by a memory without it. `Memory` and `MemorySQLite` have it,
+    and so has what it returns.
+    """
 
     async def get_messages(self, limit: int | None = None) -> list[Message]:
-        """The conversation, oldest first; at most its last `limit` messages, never beginning with a tool result."""
+        """The conversation, oldest first, of its last `limit` messages.
+
+        Begins at a user message, after leading system messages, and never inside a tool exchange, because providers
+        refuse anything else; so there may be fewer than `limit`, or none.
+        """
         ...
 
     async def add_messages(self, messages: list[Message]) -> None:
@@ -63,7 +73,15 @@ def check_session(session_id: Any) -> None:
         raise ErrorConfig(f"session_id must be a str that is not empty, or None, not {session_id!r}")
 
 
-def whole(messages: Sequence[Message]) -> list[Message]:
-    """The messages from the first that is no tool result: cut off from its call, a result is refused by providers."""
-    start = next((index for index, message in enumerate(messages) if message.role != "tool"), len(messages))
-    return list(messages[start:])
+def opened(messages: Sequence[Message]) -> list[Message]:
+    """The leading system messages, and all from the first user message that does not stand inside a tool exchange."""
+    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    start: int | None = None
+    for index, message in enumerate(messages):
+        if message.role == "tool":  # of a call before the user's words, which is not among these
+            start = None
+        elif message.role == "user" and start is None:
+            start = index
+        elif message.role == "assistant" and start is not None:
+            break
+    return [*messages[:head], *(messages[start:] if start is not None else [])]

@@ -6,7 +6,7 @@ from copy import copy, deepcopy
 from dataclasses import replace
 
 from ..message import Message
-from .base import check_fact, check_messages, check_session, whole
+from .base import check_fact, check_messages, check_session, opened
 from .recall import Fact, ranked
 
 __all__ = ["Memory"]
@@ -36,10 +36,9 @@ class Memory:
         return view
 
     async def get_messages(self, limit: int | None = None) -> list[Message]:
-        messages = list(self._messages)
-        if limit is not None:
-            messages = whole(messages[-limit:]) if limit > 0 else []
-        return [_copied(message) for message in messages]
+        if limit is not None and limit <= 0:
+            return []
+        return [_copied(message) for message in opened(self._messages[-(limit or 0) :])]
 
     async def add_messages(self, messages: list[Message]) -> None:
         check_messages(messages)

@@ -14,7 +14,7 @@ from .._sqlite import Database, Schema
 from .._threads import run_in_thread
 from ..errors import ErrorConfig, ErrorStore
 from ..message import Message
-from .base import check_fact, check_messages, check_session, whole
+from .base import check_fact, check_messages, check_session, opened
 from .recall import MIN_PREFIX, Fact, query_words, ranked, words
 
 __all__ = ["MemorySQLite"]
@@ -30,7 +30,8 @@ class MemorySQLite:
 
     A write that returned survives `kill -9`; one that was cancelled is whole or absent. `session(session_id)` is the
     same memory with another conversation: facts are shared, messages are not. Files of agentroute 1.1.0 are
-    converted when first opened. After `close()` the next use opens the file again. `:memory:` is a file in RAM.
+    converted when first opened. After `close()` the next use opens the file again. Pickled, it is the same file
+    elsewhere. `:memory:` is a file in RAM.
 
     Raises:
         ErrorStore: from any method, when the file cannot be used; the message names it.
@@ -62,8 +63,7 @@ class MemorySQLite:
         sql = "SELECT message FROM messages WHERE session_id = ? ORDER BY id DESC LIMIT ?"
         count = _MAX_ROWS if limit is None else min(limit, _MAX_ROWS)
         rows = await self._read(lambda connection: connection.execute(sql, (self._session_id or "", count)).fetchall())
-        messages = [self._message(text) for (text,) in reversed(rows)]
-        return messages if limit is None else whole(messages)
+        return opened([self._message(text) for (text,) in reversed(rows)])
 
     async def add_messages(self, messages: list[Message]) -> None:
         check_messages(messages)

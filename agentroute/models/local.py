@@ -83,7 +83,13 @@ class ModelLocal(ModelCloud):
         is_file = isinstance(model, Path) or model.lower().endswith(".gguf")
         self.weights = None if is_file else weights.find(str(model))
         path = Path(model).expanduser().absolute() if self.weights is None else self.weights.path
-        super().__init__(model_id=path.stem if self.weights is None else self.weights.name, base_url="http://127.0.0.1", timeout=timeout, free=True)
+        super().__init__(
+            model_id=path.stem if self.weights is None else self.weights.name,
+            base_url="http://127.0.0.1",
+            timeout=timeout,
+            headers={"connection": "close"},  # llama.cpp closes kept connections after 5 s, now and then under a new request
+            free=True,
+        )
         self.path = path
         self.settings = dict(self.weights.settings if self.weights is not None and settings is None else settings or {})
         self._options = _Options(path, self.model_id, n_ctx, n_parallel, threads)

@@ -217,7 +217,10 @@ def _how(answer: Mapping[str, Any] | None) -> str:
 
 
 def _ask_for_arguments(function: Mapping[str, Any]) -> str:
-    return "Reply with one JSON object:\n" + json.dumps(shape(function.get("parameters") or {}), ensure_ascii=False)
+    # In prose, not as a JSON object: a small model copies the words of an object into its answer.
+    parameters = shape(function.get("parameters") or {})
+    keys = [f"{name} ({what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)})" for name, what in parameters.items()]
+    return f"Reply in JSON with the keys {', '.join(keys)}." if keys else "Reply with {}."
 
 
 def _conversation(messages: Sequence[Message], *, as_json: bool) -> list[Message]:
