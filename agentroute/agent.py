@@ -367,6 +367,8 @@ class RunStream(Generic[OutputT]):
         # Weak, because the generators hold this object: a `for` that is left drops its generator, which then closes at once.
         self._plain: weakref.ref[Generator[Event, None, None]] | None = None
         self._asynchronous: weakref.ref[AsyncGenerator[Event, None]] | None = None
+        self._within = False  # an `async with`, at whose end the generator must still be there to be closed
+        self._held: AsyncGenerator[Event, None] | None = None
 
     @property
     def result(self) -> Result[OutputT]:
@@ -377,13 +379,14 @@ class RunStream(Generic[OutputT]):
         """
         if self._end is not None:
             return _outcome(self._end)
-        if self._start is None or self._start.record.run.duration_s is None:
+        if self._start is None or self._start.partial is None or self._start.record.run.duration_s is None:
             raise RuntimeError("the run has not ended yet; iterate the stream to its end, or close it, first")
         return self._start.partial()
 
     def __aiter__(self) -> AsyncGenerator[Event, None]:
         events = self._take_async(self._once())
         self._asynchronous = weakref.ref(events)
+        self._held = events if self._within else None
         return events
 
     def __iter__(self) -> Generator[Event, None, None]:
@@ -396,6 +399,7 @@ class RunStream(Generic[OutputT]):
         """Stops the run if it has not ended."""
         if self._asynchronous is not None and (events := self._asynchronous()) is not None:
             await events.aclose()
+        self._held = None
 
     def close(self) -> None:
         """Stops the run if it has not ended."""
@@ -403,6 +407,7 @@ class RunStream(Generic[OutputT]):
             events.close()
 
     async def __aenter__(self) -> RunStream[OutputT]:
+        self._within = True
         return self
 
     async def __aexit__(self, *error: object) -> None:

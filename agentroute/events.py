@@ -81,8 +81,8 @@ class AgentStart(_Typed):
     messages: list[dict[str, Any]]
     record: Record = field(repr=False)
     """The run's record, which grows as the run goes on: `record.turns`, `record.tool_calls`, `record.messages`."""
-    partial: Callable[[], Result[Any]] = field(repr=False)
-    """The Result as it is so far."""
+    partial: Callable[[], Result[Any]] | None = field(default=None, repr=False)
+    """Gives the Result as it is so far."""
 
 
 @dataclass(slots=True, eq=False)

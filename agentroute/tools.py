@@ -209,7 +209,7 @@ def _is_async(function: Any) -> bool:
         function = function.func
     if asyncio.iscoroutinefunction(function):
         return True
-    return not inspect.isroutine(function) and asyncio.iscoroutinefunction(getattr(type(function), "__call__", None))
+    return not inspect.isroutine(function) and asyncio.iscoroutinefunction(type(function).__call__)
 
 
 @overload

@@ -327,10 +327,23 @@ class StoreFailingOnce(RunStore):
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4, 5, 6])
 def test_a_save_that_fails_once_leaves_nothing_out_whichever_it_is(tmp_path, failing):
-    calls = [ToolCall("1", "add", {"a": 1, "b": 2}), ToolCall("2", "add", {"a": 3, "b": 4})]
+    first_is_told = asyncio.Event()
+
+    async def slow() -> str:
+        """Ends when the end of the other call is in the store."""
+        await first_is_told.wait()
+        return "slow"
+
+    async def listen():
+        async with aclosing(agent_of([SUM, ToolCall("2", "slow", {})], "It is 3.", store=store, tools=[add, slow]).events("go")) as events:
+            async for event in events:
+                if isinstance(event, ToolCallEnd):
+                    first_is_told.set()
+        return event.result
+
     with closing(StoreFailingOnce(tmp_path / "runs.db", failing)) as store:
         with pytest.warns(RuntimeWarning, match="the disk is full"):
-            result = agent_of(calls, "It is 3.", store=store).run("1+2?")
+            result = asyncio.run(listen())
         assert stored(store) == result.record
         assert [call.status for call in stored(store).tool_calls] == ["ok", "ok"]
 

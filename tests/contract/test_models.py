@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from agentroute.models.prompted_tools import ModelPromptedTools
 
 from agentroute import LLMRequest, Message, ModelCloud, ToolCall
+from agentroute.models.prompted_tools import ModelPromptedTools
 from agentroute.testing import ModelScripted, check_model
 from tests.server import ModelServer
 
