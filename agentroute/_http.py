@@ -1,24 +1,24 @@
 """The only file that talks HTTP: requests out, status, headers and bytes back, every failure an ErrorModel.
 
-Works with httpx2 where it is installed, else with httpx (same API). One client serves each event loop, so connections
-are reused from run to run; it is closed when its loop ends. Redirects are not followed: neither the key nor the prompt
-ever goes to an address the caller did not name.
+Works with httpx2 where it is installed, else with httpx (same API). Each event loop has its own connections, which are
+reused from run to run and closed when the loop ends. Of the library only its transports are used: no cookies, no
+redirects (neither the key nor the prompt ever goes to an address the caller did not name), no log of addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import ipaddress
+import os
 import time
-import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .config import Secret
+from .config import Headers, Secret
 from .errors import ErrorAgent, ErrorConfig, ErrorModelConnection, ErrorModelResponse, ErrorModelTimeout
 
 if TYPE_CHECKING:
@@ -31,11 +31,18 @@ MAX_BODY = 64 * 1024 * 1024
 allowed_hosts: frozenset[str] | None = None
 """When set, the only hosts a request may go to (`agentroute.testing.no_requests`)."""
 CONNECT_S, WRITE_S, POOL_S = 10.0, 30.0, 600.0
+_TIMEOUTS = {"timeout": {"connect": CONNECT_S, "read": None, "write": WRITE_S, "pool": POOL_S}}
+_HEADERS = {
+    "accept-encoding": "identity",  # odd proxies buffer compressed streams
+    "connection": "keep-alive",
+    "content-type": "application/json",
+    "user-agent": "agentroute",
+}
 
 
 @dataclass
 class Reply:
-    """Status and headers (lower-case names) of an answer; `body` is empty while it is being streamed."""
+    """Status and headers (any case) of an answer; `body` is empty while it is being streamed."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,40 +64,130 @@ def _library() -> Any:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One TLS context for all clients; making one costs some 20 ms."""
+    """One TLS context for all connections; making one costs some 20 ms."""
     context: ssl.SSLContext = _library().create_ssl_context()
     return context
 
 
-_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
-_clients_lock = threading.Lock()
+# ---- connections --------------------------------------------------------------------------------------------------
 
 
-async def _client() -> Any:
+class _Connections:
+    """One event loop's connections: a pool for direct ones, and one for each proxy."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str | None, Any] = {}
+        self._proxies: dict[str, str | None] = {}
+        self.keeper: AsyncGenerator[None, None] | None = None
+
+    def pool(self, target: _Target) -> Any:
+        """The pool that serves a target.
+
+        Raises:
+            ErrorConfig: the proxy set for it cannot be used.
+        """
+        proxy = None
+        if not target.loopback:
+            if target.origin not in self._proxies:
+                self._proxies[target.origin] = _proxy_for(target)
+            proxy = self._proxies[target.origin]
+        if proxy not in self._pools:
+            self._pools[proxy] = _direct() if proxy is None else _through(proxy, target)
+        return self._pools[proxy]
+
+    async def close(self) -> None:
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.aclose()
+
+
+_connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+
+
+async def _connections_here() -> _Connections:
+    """The running loop's connections."""
     loop = asyncio.get_running_loop()
-    entry = _clients.get(loop)
-    if entry is not None:
-        return entry[0]
-    library = _library()
-    client = library.AsyncClient(
-        verify=_tls(),
-        timeout=library.Timeout(None, connect=CONNECT_S, write=WRITE_S, pool=POOL_S),
-        limits=library.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30),
-        follow_redirects=False,
-    )
+    if (known := _connections.get(loop)) is not None:
+        return known
+    for other in list(_connections):
+        if other.is_closed():  # and never told its generators to end; nothing of it can be closed any more but by letting go
+            _connections.pop(other, None)
+    made = _connections[loop] = _Connections()
 
     async def keeper() -> AsyncGenerator[None, None]:
-        # asyncio closes open async generators when a loop ends: the one moment its client can still be closed.
+        # asyncio closes open async generators when a loop ends: the one moment its connections can still be closed.
+        # The entry goes with them: it holds this generator, whose hook holds the loop.
         try:
             yield
         finally:
-            await client.aclose()
+            _connections.pop(loop, None)
+            await made.close()
 
-    generator = keeper()
-    await anext(generator)
-    with _clients_lock:
-        _clients[loop] = (client, generator)
-    return client
+    made.keeper = keeper()
+    await anext(made.keeper)
+    return made
+
+
+def _limits() -> Any:
+    return _library().Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30)
+
+
+def _direct() -> Any:
+    return _library().AsyncHTTPTransport(verify=_tls(), limits=_limits())
+
+
+def _through(proxy: str, target: _Target) -> Any:
+    library = _library()
+    try:
+        if not library.URL(proxy).host:
+            raise ValueError
+        return library.AsyncHTTPTransport(verify=_tls(), limits=_limits(), proxy=proxy)
+    except ImportError:
+        problem = "it names a SOCKS proxy, which needs one more package: pip install socksio"
+    except (ValueError, library.InvalidURL):
+        problem = "it must look like http://host:port"
+    raise ErrorConfig(f"{_proxy_variable(target)} is not a usable proxy (its value is not shown here): {problem}")
+
+
+def _proxy_for(target: _Target) -> str | None:
+    """The proxy the environment, or the system, sets for a target."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(target.url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(target.origin.partition("://")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _proxy_variable(target: _Target) -> str:
+    names = [name for scheme in (target.url.scheme, "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+    return next((name for name in names if os.environ.get(name)), "the proxy in the system's settings")
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Target:
+    """An address, taken apart once."""
+
+    url: Any
+    origin: str
+    """`scheme://host:port`."""
+    loopback: bool
+    """On this machine: no proxy could reach it."""
+
+
+@lru_cache(maxsize=256)
+def _target(url: str) -> _Target:
+    parsed = _library().URL(url)
+    host = parsed.host
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host.rstrip(".").lower() == "localhost"
+    return _Target(parsed, f"{parsed.scheme}://{where(url)}", loopback)
 
 
 def where(url: str) -> str:
@@ -103,40 +200,70 @@ def where(url: str) -> str:
     return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
 
 
-def _headers(extra: Mapping[str, str], key: Secret | None) -> dict[str, str]:
-    headers = {
-        "content-type": "application/json",
-        "accept-encoding": "identity",  # odd proxies buffer compressed streams
-        **extra,
-    }
+# ---- requests -----------------------------------------------------------------------------------------------------
+
+
+class _Body:
+    """A request's bytes. `begun` once they were asked for: the connection stands, and the provider may get them."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: bytes | None = content
+        self.begun = False
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.begun = True
+        if self._content is None:
+            raise StopAsyncIteration
+        content, self._content = self._content, None
+        return content
+
+
+async def _send(url: str, content: bytes, body: _Body, key: Secret | None, headers: Headers | None, accept: str) -> Any:
+    """The response as soon as its head is there; its body is still to be read, and it is to be closed."""
+    target = _target(url)
+    if allowed_hosts is not None and target.url.host not in allowed_hosts:
+        raise RuntimeError(f"a request to {where(url)} was stopped: requests are forbidden here (no_requests)")
+    lines = {"accept": accept, **_HEADERS, **(headers or {}), "content-length": str(len(content))}
     if key:
-        headers["authorization"] = f"Bearer {key.reveal()}"
-    return headers
+        lines["authorization"] = f"Bearer {key.reveal()}"
+    request = _library().Request("POST", target.url, content=body, headers=lines, extensions=_TIMEOUTS)
+    return await (await _connections_here()).pool(target).handle_async_request(request)
 
 
-def _failure(error: Exception, url: str, timeout: float) -> ErrorAgent | None:
+def _failure(error: Exception, url: str, timeout: float, sent: bool) -> ErrorAgent | None:
     """Our error for one of the HTTP library's; None for what is not about HTTP."""
     library = _library()
     name, place, detail = type(error).__name__, where(url), str(error) or type(error).__name__
+    if isinstance(error, ErrorAgent):
+        return error
     if isinstance(error, library.ConnectTimeout | library.PoolTimeout):
         return ErrorModelTimeout(f"{place} could not be connected to within {CONNECT_S:g} s")
     if isinstance(error, library.TimeoutException | TimeoutError):
-        return ErrorModelTimeout(f"{place} did not answer in full within timeout={timeout:g} s")
-    if isinstance(error, library.UnsupportedProtocol | library.InvalidURL | library.LocalProtocolError | UnicodeError):
+        return ErrorModelTimeout(f"{place} did not answer in full within timeout={timeout:g} s", sent=sent)
+    if isinstance(error, library.UnsupportedProtocol | library.InvalidURL):
         return ErrorConfig(f"not a usable endpoint: {place} ({detail}); give one like https://host/v1")
+    if isinstance(error, library.LocalProtocolError | UnicodeError):  # what they say may quote a header
+        return ErrorConfig(f"a request to {place} could not be put into words ({name}); check the headers and the address")
     if isinstance(error, library.DecodingError):
-        return ErrorModelResponse(f"{place} sent a body that cannot be decoded ({detail})")
+        return ErrorModelResponse(f"{place} sent a body that cannot be decoded ({detail})", sent=sent)
     if isinstance(error, library.ConnectError):
         return ErrorModelConnection(f"{place} could not be reached ({detail}); check the address, the network and the proxy settings")
     if isinstance(error, library.ProxyError):
         return ErrorModelConnection(f"the proxy for {place} failed ({detail}); check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
     if isinstance(error, library.HTTPError | library.StreamError | OSError):
-        return ErrorModelConnection(f"the connection to {place} broke ({name}: {detail})")
+        return ErrorModelConnection(f"the connection to {place} broke ({name}: {detail})", sent=sent)
     return None
 
 
+def _too_large(url: str) -> ErrorModelResponse:
+    return ErrorModelResponse(f"{where(url)} sent more than {MAX_BODY} bytes", sent=True)
+
+
 async def post_stream(
-    url: str, body: bytes, *, key: Secret | None, timeout: float, headers: Mapping[str, str] | None = None
+    url: str, content: bytes, *, key: Secret | None, timeout: float, headers: Headers | None = None
 ) -> AsyncGenerator[Reply | bytes, None]:
     """First the Reply with status and headers, then the body's bytes as they come.
 
@@ -145,18 +272,13 @@ async def post_stream(
     Raises:
         ErrorModelConnection, ErrorModelTimeout, ErrorModelResponse (body over MAX_BODY), ErrorConfig (bad address).
     """
-    if allowed_hosts is not None and urlsplit(url).hostname not in allowed_hosts:
-        raise RuntimeError(f"a request to {where(url)} was stopped: requests are forbidden here (no_requests)")
     deadline = time.monotonic() + timeout
-    failure: ErrorAgent | None = None
+    body, failure, size = _Body(content), None, 0
     try:
-        client = await _client()
-        request = client.build_request("POST", url, content=body, headers=_headers(headers or {}, key))
         async with asyncio.timeout(timeout):
-            response = await client.send(request, stream=True)
+            response = await _send(url, content, body, key, headers, "text/event-stream")
         try:
-            yield Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()})
-            size = 0
+            yield Reply(response.status_code, response.headers)
             async with aclosing(response.aiter_bytes()) as pieces:
                 while True:
                     async with asyncio.timeout(deadline - time.monotonic()):  # no yield inside a timeout
@@ -165,30 +287,36 @@ async def post_stream(
                         break
                     size += len(piece)
                     if size > MAX_BODY:
-                        raise ErrorModelResponse(f"{where(url)} sent more than {MAX_BODY} bytes")
+                        raise _too_large(url)
                     yield piece
         finally:
             await response.aclose()
     except Exception as error:
-        failure = None if isinstance(error, ErrorAgent) else _failure(error, url, timeout)
+        failure = _failure(error, url, timeout, body.begun)
         if failure is None:
             raise
     if failure is not None:  # raised out here, so that it drags no HTTP frames (and no headers) along
         raise failure
 
 
-async def post(
-    url: str, body: bytes, *, key: Secret | None, timeout: float, headers: Mapping[str, str] | None = None
-) -> Reply:
+async def post(url: str, content: bytes, *, key: Secret | None, timeout: float, headers: Headers | None = None) -> Reply:
     """The whole answer. Errors as `post_stream`."""
-    reply: Reply | None = None
-    pieces: list[bytes] = []
-    async with aclosing(post_stream(url, body, key=key, timeout=timeout, headers=headers)) as parts:
-        async for part in parts:
-            if isinstance(part, Reply):
-                reply = part
-            else:
-                pieces.append(part)
-    assert reply is not None
-    reply.body = b"".join(pieces)
-    return reply
+    body, pieces, size = _Body(content), [], 0
+    try:
+        async with asyncio.timeout(timeout):
+            response = await _send(url, content, body, key, headers, "application/json")
+            try:
+                async with aclosing(response.aiter_bytes()) as parts:
+                    async for piece in parts:
+                        pieces.append(piece)
+                        size += len(piece)
+                        if size > MAX_BODY:
+                            raise _too_large(url)
+            finally:
+                await response.aclose()
+        return Reply(response.status_code, response.headers, b"".join(pieces))
+    except Exception as error:
+        failure = _failure(error, url, timeout, body.begun)
+        if failure is None:
+            raise
+    raise failure

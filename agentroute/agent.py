@@ -18,8 +18,9 @@ from .message import Content
 from .models.base import Model
 from .models.routing import resolve_model
 from .output import OutputSpec, check_mode
-from .recorder import default_store, recorded
+from .recorder import recorded
 from .result import Result
+from .store import default_store
 from .tools import Approval, Approve, Tool, tool
 
 if TYPE_CHECKING:

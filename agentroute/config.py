@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from .errors import ErrorConfig
 
-__all__ = ["Config", "ProviderKind", "Secret", "without_password"]
+__all__ = ["Config", "Headers", "ProviderKind", "Secret", "checked_url", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
 
@@ -32,13 +34,15 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | Secret) -> None:
-        text = value.reveal() if isinstance(value, Secret) else value
-        if not isinstance(text, str):
-            raise ErrorConfig(f"api_key must be a str, not {type(text).__name__}")
-        text = text.strip()
-        if any(not "!" <= character <= "~" for character in text):
+        if isinstance(value, Secret):
+            value = value.reveal()
+        if not isinstance(value, str):
+            kind, value = type(value).__name__, ""
+            raise ErrorConfig(f"api_key must be a str, not {kind}")
+        self._value = value.strip()
+        if any(not "!" <= character <= "~" for character in self._value):
+            self._value = value = ""  # tracebacks may show local variables
             raise ErrorConfig("api_key holds spaces, control or non-ASCII characters (not shown here); copy it again")
-        self._value = text
 
     def reveal(self) -> str:
         return self._value
@@ -68,6 +72,41 @@ class Secret:
 
     def __copy__(self) -> Secret:
         return self
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
+
+
+class Headers(dict[str, str]):
+    """Request headers by lower-case name. Its repr shows the names only: any value may be a key.
+
+    Raises:
+        ErrorConfig: a name or value that no request can carry; the message does not show the value.
+    """
+
+    def __init__(self, headers: Mapping[str, str] | None = None) -> None:
+        problem = _header_problem(headers or {})
+        if problem is not None:
+            headers = None  # tracebacks may show local variables
+            raise ErrorConfig(problem)
+        super().__init__({name.lower(): value for name, value in (headers or {}).items()})
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self)})"
+
+
+def _header_problem(headers: Any) -> str | None:
+    if not isinstance(headers, Mapping):
+        return f"headers must be a dict of str, not {type(headers).__name__}"
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            return "headers has a name that is no header name (not shown here); expected one such as X-Title"
+        if not isinstance(value, str):
+            return f"header {name} must be a str, not {type(value).__name__}"
+        if not _HEADER_VALUE.fullmatch(value):
+            return f"header {name} holds control or non-ASCII characters, or white space at its ends (not shown here)"
+    return None
 
 
 @dataclass
@@ -118,7 +157,37 @@ class Config:
 
 def without_password(text: str) -> str:
     """The text with user and password left out of every URL in it."""
-    return re.sub(r"//[^/@\s]+@", "//…@", text)
+    return re.sub(r"//[^/\s]+@", "//…@", text)  # up to the last @ of the host part: a password may hold one
+
+
+def checked_url(url: str) -> str:
+    """A base URL without its trailing slash.
+
+    Raises:
+        ErrorConfig: it is not one; the message says why and does not show it.
+    """
+    problem = _url_problem(url)
+    if problem is not None:
+        raise ErrorConfig(f"not a usable endpoint: {problem}; give one like https://host/v1")
+    return url.rstrip("/")
+
+
+def _url_problem(url: Any) -> str | None:
+    if not isinstance(url, str):
+        return f"it must be a str, not {type(url).__name__}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words are not passed on: they may quote a part of a password
+        return "its host is no name and no address"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "its port is no number from 0 to 65535"
+    if parts.scheme.lower() not in ("http", "https"):
+        return "it must begin with http:// or https://"
+    if not parts.hostname:
+        return "it names no host"
+    return "it holds white space" if any(character.isspace() for character in url) else None
 
 
 def _check_kind(kind: str) -> None:

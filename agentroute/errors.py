@@ -66,9 +66,11 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 
 def clean_text(text: str, limit: int = 4000) -> str:
     """`text` fit to be shown: no terminal escapes, control, bidirectional or half characters, at most `limit` long."""
+    unread = max(0, len(text) - limit * 4)
     text = _ANSI.sub("", text[: limit * 4])
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-    return text if len(text) <= limit else text[:limit] + f" … ({len(text) - limit} more characters)"
+    more = max(0, len(text) - limit) + unread
+    return text[:limit] + f" … ({more} more characters)" if more else text
 
 
 def tell(message: str) -> None:
@@ -77,7 +79,7 @@ def tell(message: str) -> None:
     import warnings
 
     try:
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     except RuntimeWarning:
         logging.getLogger("agentroute").warning(message)
 
@@ -251,6 +253,6 @@ class Retry(Exception):
     Not an ErrorAgent, on purpose: the loop handles it, within the agent's `retries`.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: object) -> None:
+        self.message = str(message)
+        super().__init__(self.message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -301,8 +301,3 @@ class LLMChunk:
     done: bool = False
     reasoning_delta: str | None = None
     response: LLMResponse | None = None
-
-
-def as_messages(items: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
-    """Messages from messages or their wire dictionaries."""
-    return [item if isinstance(item, Message) else Message.from_dict(item) for item in items]

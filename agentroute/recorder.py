@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -13,11 +11,10 @@ from copy import copy
 from typing import Any
 
 from ._threads import run_in_thread
+from .errors import tell
 from .events import AgentEnd, AgentStart, Event, ToolCallEnd, TurnEnd, TurnStart
 from .records import Record
 from .store import RunStore
-from .store import default_store as default_store  # their home is store.py; here for agent.py, until it imports from there
-from .store import set_default_store as set_default_store
 
 __all__ = ["recorded"]
 
@@ -132,8 +129,4 @@ def _warn(store: object, error: Exception) -> None:
     except TypeError:  # it has __slots__; kept alive, so that its id stays its own
         _warned[id(store)] = lambda: store
     with suppress(Exception):  # even the error's own text may fail
-        problem = f"runs are not recorded: {type(error).__name__}: {error}"
-        try:
-            warnings.warn(problem, RuntimeWarning, stacklevel=2)
-        except Exception:  # warnings are errors here
-            logging.getLogger("agentroute").warning(problem)
+        tell(f"runs are not recorded: {type(error).__name__}: {error}")

@@ -335,7 +335,9 @@ def test_a_save_that_fails_once_leaves_nothing_out_whichever_it_is(tmp_path, fai
         return "slow"
 
     async def listen():
-        async with aclosing(agent_of([SUM, ToolCall("2", "slow", {})], "It is 3.", store=store, tools=[add, slow]).events("go")) as events:
+        async with aclosing(
+            agent_of([SUM, ToolCall("2", "slow", {})], "It is 3.", store=store, tools=[add, slow]).events("go")
+        ) as events:
             async for event in events:
                 if isinstance(event, ToolCallEnd):
                     first_is_told.set()

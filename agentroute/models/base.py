@@ -67,7 +67,7 @@ async def completed(model: Model, request: LLMRequest) -> AsyncGenerator[LLMChun
                 chunk = replace(chunk, response=LLMResponse("".join(text) or None, calls, finish_reason=finish))
             yield chunk
             return
-        raise ErrorModelResponse("the model's stream ended without a last chunk", partial="".join(text))
+        raise ErrorModelResponse("the model's stream ended without a last chunk", partial="".join(text), sent=True)
     finally:
         if (aclose := getattr(chunks, "aclose", None)) is not None:
             await aclose()

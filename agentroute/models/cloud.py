@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from .. import _http
 from .._sse import SSEDecoder
-from ..config import Secret, without_password
-from ..errors import ErrorAgent, ErrorConfig, ErrorModelResponse
+from ..config import Headers, Secret, checked_url
+from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelResponse
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
-from .wire import StreamFold, error_of, request_body, response_of
+from .wire import StreamFold, error_of, request_body, response_of, usage_of
 
 __all__ = ["ModelCloud"]
+
+_KEY_HEADER = re.compile("auth|key|token|secret|cookie")
+"""Headers whose values are never to be shown."""
 
 
 class ModelCloud:
@@ -24,9 +30,11 @@ class ModelCloud:
 
     Args:
         model_id: the id the endpoint knows the model by.
-        base_url: the address up to and without `/chat/completions`.
+        base_url: the address up to and without `/chat/completions`. A user and password in it are sent as basic
+            authorization, unless there is an `api_key`; the attribute `base_url` is without them.
         api_key: sent as a bearer token; None or empty sends none.
         timeout: seconds for one request in all, when the request itself names none.
+        headers: sent with every request.
         free: the endpoint charges nothing (a server of one's own), so an unreported cost is 0, not unknown.
     """
 
@@ -40,19 +48,25 @@ class ModelCloud:
         headers: Mapping[str, str] | None = None,
         free: bool = False,
     ) -> None:
+        try:
+            api_key = Secret(api_key) if api_key else None
+            headers = Headers(headers)
+        except ErrorConfig:
+            api_key = headers = None  # tracebacks may show local variables
+            raise
         if not model_id:
             raise ErrorConfig("model_id is empty; give the id the endpoint knows the model by")
         if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
             raise ErrorConfig(f"timeout must be a positive number of seconds, not {timeout!r}")
         self.model_id = model_id
-        self.base_url = base_url.rstrip("/")
+        self.base_url, login = _without_login(checked_url(base_url))
         self.timeout = timeout
-        self.headers = dict(headers or {})
+        self.headers = Headers({**login, **headers})
         self.free = free
-        self._key = Secret(api_key) if api_key else None
+        self._key = api_key
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model_id={self.model_id!r}, base_url={without_password(self.base_url)!r})"
+        return f"{type(self).__name__}(model_id={self.model_id!r}, base_url={self.base_url!r})"
 
     async def endpoint(self) -> tuple[str, Secret | None]:
         """Base URL and key for the next request. A subclass whose server must be started first starts it here."""
@@ -71,25 +85,23 @@ class ModelCloud:
         reply = await _http.post(url, body, key=key, timeout=timeout, headers=self.headers)
         failure: ErrorAgent | None = None
         try:
-            if reply.status != 200:
-                raise error_of(reply.status, reply.headers, reply.body, model=request.model, place=_http.where(url))
-            return self.finish_response(response_of(_json_of(reply.body)))
+            return self.finish_response(_whole(reply, reply.body, request.model, url))
         except ErrorAgent as error:
-            failure = _without_key(error, key)
+            failure = self._without_keys(error, key)
         raise failure
 
     async def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
         url, key, timeout = await self._target(request)
         body = request_body(request, stream=True)
         failure: ErrorAgent | None = None
+        fold: StreamFold | None = None
         try:
-            headers = {"accept": "text/event-stream", **self.headers}
-            async with aclosing(_http.post_stream(url, body, key=key, timeout=timeout, headers=headers)) as parts:
+            async with aclosing(_http.post_stream(url, body, key=key, timeout=timeout, headers=self.headers)) as parts:
                 reply = await anext(parts)
                 assert isinstance(reply, _http.Reply)
                 if reply.status != 200 or "event-stream" not in reply.headers.get("content-type", "event-stream"):
                     content = b"".join([part async for part in parts if isinstance(part, bytes)])
-                    response = _unstreamed(reply, content, request.model, url)
+                    response = _whole(reply, content, request.model, url)
                     for chunk in chunks_of(self.finish_response(response)):
                         yield chunk
                     return
@@ -104,7 +116,9 @@ class ModelCloud:
                 yield LLMChunk(done=True, response=self.finish_response(fold.finish()))
                 return
         except ErrorAgent as error:
-            failure = _without_key(error, key)
+            failure = self._without_keys(error, key)
+            if fold is not None:
+                _charge(error, fold.usage)
         raise failure
 
     async def close(self) -> None:
@@ -113,6 +127,17 @@ class ModelCloud:
     async def _target(self, request: LLMRequest) -> tuple[str, Secret | None, float]:
         base_url, key = await self.endpoint()
         return f"{base_url}/chat/completions", key, request.timeout or self.timeout
+
+    def _without_keys(self, error: ErrorAgent, key: Secret | None) -> ErrorAgent:
+        """The same error with all keys struck out, should a provider have echoed one."""
+        keys = [value.removeprefix("Basic ") for name, value in self.headers.items() if _KEY_HEADER.search(name)]
+        for text in [*keys, key.reveal() if key else ""]:
+            if len(text) >= 4:
+                error.args = tuple(str(arg).replace(text, "[key]") for arg in error.args)
+                for name, value in error.__dict__.items():
+                    if isinstance(value, str):
+                        error.__dict__[name] = value.replace(text, "[key]")
+        return error
 
 
 async def _next(parts: AsyncGenerator[_http.Reply | bytes, None], done: bool) -> bytes:
@@ -135,24 +160,36 @@ def _json_of(body: bytes) -> Any:
     raise ErrorModelResponse(f"the provider sent something that is not JSON: {' '.join(text.split())[:200]!r}", body=text)
 
 
-def _unstreamed(reply: _http.Reply, content: bytes, model: str, url: str) -> LLMResponse:
-    """The response of a server that was asked to stream and sent one body instead."""
+def _whole(reply: _http.Reply, content: bytes, model: str, url: str) -> LLMResponse:
+    """The response in a body that came as one, be it a completion object or a stream."""
     if reply.status != 200:
         raise error_of(reply.status, reply.headers, content, model=model, place=_http.where(url))
-    if content.lstrip().startswith(b"data:"):
-        fold, decoder = StreamFold(), SSEDecoder()
-        for event in [*decoder.feed(content), *decoder.flush()]:
-            fold.add_data(event.data)
-        return fold.finish()
-    return response_of(_json_of(content))
+    fold, payload = StreamFold(), None
+    try:
+        if content.lstrip().startswith(b"data:"):
+            decoder = SSEDecoder()
+            for event in [*decoder.feed(content), *decoder.flush()]:
+                fold.add_data(event.data)
+            return fold.finish()
+        payload = _json_of(content)
+        return response_of(payload)
+    except ErrorModel as error:
+        _charge(error, fold.usage or usage_of(payload))
+        raise
 
 
-def _without_key(error: ErrorAgent, key: Secret | None) -> ErrorAgent:
-    """The same error with the key struck out, should a provider have echoed it."""
-    if key and len(key.reveal()) >= 4:
-        secret = key.reveal()
-        error.args = tuple(str(arg).replace(secret, "[key]") for arg in error.args)
-        for name, value in error.__dict__.items():
-            if isinstance(value, str):
-                error.__dict__[name] = value.replace(secret, "[key]")
-    return error
+def _charge(error: ErrorAgent, usage: dict[str, Any]) -> None:
+    """Notes on an error that came after status 200 that the request may be charged for, and what it has used."""
+    if isinstance(error, ErrorModel):
+        error.sent, error.usage = True, usage
+
+
+def _without_login(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without the user and password in it, and the header that says the same."""
+    parts = urlsplit(url)
+    login, at, place = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    user, _, password = login.partition(":")
+    token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode("utf-8", "replace")).decode()
+    return parts._replace(netloc=place).geturl(), {"authorization": f"Basic {token}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from ..config import Config, Secret
+from ..config import Config, Secret, checked_url
 from ..errors import ErrorConfig
 from .base import Model
 from .cloud import ModelCloud
@@ -40,36 +40,54 @@ def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: 
     | anything else | OpenRouter; a name without a vendor gets the one it begins like (`claude…` is anthropic) |
 
     The key for OpenRouter is `api_key`, else AGENTROUTE_API_KEY, OPENROUTER_API_KEY, ~/.agentroute/config. A key from
-    the environment goes to OpenRouter only, never to another endpoint.
+    the environment or that file goes nowhere else, but for one case, which is on purpose: `openrouter_base_url` in the
+    file is where the user has set up OpenRouter to be (a gateway, say), so it gets OpenRouter's key.
 
     Raises:
         ErrorConfig: the string is empty or malformed, or OpenRouter has no key.
     """
+    try:
+        api_key = Secret(api_key) if api_key is not None else None
+    except ErrorConfig:
+        api_key = None  # tracebacks may show local variables
+        raise
     if not isinstance(model, str) or not model.strip():
         raise ErrorConfig(f"expected a model string such as 'anthropic/claude-sonnet-4', got {model!r}")
     model = model.strip()
     lowered = model.lower()
     if lowered.startswith(("http://", "https://")):
         endpoint, model_id = _split_url(model)
-        return ModelCloud(model_id=model_id, base_url=_checked(base_url) if base_url else endpoint, api_key=api_key)
+        return ModelCloud(model_id=model_id, base_url=base_url or endpoint, api_key=api_key)
     if lowered.startswith("ollama/"):
         name = model[len("ollama/") :]
         if not name:
             raise ErrorConfig("'ollama/' names no model; write ollama/NAME, such as ollama/llama3.1")
-        return ModelCloud(model_id=name, base_url=_checked(base_url) if base_url else _ollama(), api_key=api_key or "ollama", free=True)
+        logs_in = base_url and "@" in base_url.partition("://")[2].partition("/")[0]
+        key = api_key or (None if logs_in else Secret("ollama"))
+        return ModelCloud(model_id=name, base_url=base_url or _ollama(), api_key=key, free=True)
     if lowered.startswith("local/"):
         from .local import resolve_local
 
         return resolve_local(model)
     if base_url:
-        return ModelCloud(model_id=model, base_url=_checked(base_url), api_key=api_key)
-    key = api_key if api_key is not None else Config().api_key()
+        return ModelCloud(model_id=model, base_url=base_url, api_key=api_key)
+    key = api_key if api_key is not None else _configured_key()
     if not key:
         raise ErrorConfig(
             f"no API key for {model!r}: set AGENTROUTE_API_KEY (or OPENROUTER_API_KEY), run `agentroute login`, or pass "
             "api_key=; models that need none: ollama/NAME, local/smollm2"
         )
     return ModelCloud(model_id=_with_vendor(model), base_url=Config().base_url() or OPENROUTER, api_key=key)
+
+
+def _configured_key() -> Secret:
+    """The key of the environment or the config file; empty when there is none."""
+    key: str | Secret = Config().api_key() or ""
+    try:
+        return Secret(key)
+    except ErrorConfig:
+        key = ""  # tracebacks may show local variables
+        raise
 
 
 def _with_vendor(model: str) -> str:
@@ -79,28 +97,8 @@ def _with_vendor(model: str) -> str:
     return f"{vendor}/{model}" if vendor else model
 
 
-def _checked(url: str) -> str:
-    """A base URL without its trailing slash, or an ErrorConfig that says what is wrong with it."""
-    problem = ""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        problem = str(error)
-    else:
-        if parts.scheme.lower() not in ("http", "https"):
-            problem = "it must begin with http:// or https://"
-        elif not parts.hostname:
-            problem = "it names no host"
-        elif any(character.isspace() for character in url):
-            problem = "it holds white space"
-    if problem:
-        raise ErrorConfig(f"not a usable endpoint: {problem}; give one like https://host/v1")
-    return url.rstrip("/")
-
-
 def _split_url(url: str) -> tuple[str, str]:
-    _checked(url)
+    checked_url(url)
     endpoint, _, model_id = url.rpartition("/")
     if endpoint.endswith(":/") or not model_id:
         raise ErrorConfig("a URL as model ends in the model id: https://host/v1/MODEL; an id with slashes goes with base_url=")

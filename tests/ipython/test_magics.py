@@ -14,7 +14,7 @@ from traitlets.config import Config
 
 from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall
 from agentroute.errors import ErrorModelKey
-from agentroute.recorder import default_store
+from agentroute.store import default_store
 from agentroute.testing import ModelFunction, ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from agentroute_ipython.arguments import OPTIONS
@@ -467,7 +467,7 @@ def test_unloading_leaves_nothing_behind(shell: InteractiveShell) -> None:
 
 def test_store_that_was_set_before_stays(shell: InteractiveShell, tmp_path: Path) -> None:
     from agentroute import RunStore
-    from agentroute.recorder import set_default_store
+    from agentroute.store import set_default_store
 
     mine = RunStore(tmp_path / "mine.db")
     set_default_store(mine)
