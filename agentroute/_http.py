@@ -139,7 +139,7 @@ def _direct() -> Any:
 def _through(proxy: str, target: _Target) -> Any:
     library = _library()
     try:
-        if not library.URL(proxy).host:
+        if not urlsplit(proxy).hostname:
             raise ValueError
         return library.AsyncHTTPTransport(verify=_tls(), limits=_limits(), proxy=proxy)
     except ImportError:

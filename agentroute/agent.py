@@ -91,6 +91,7 @@ class Agent(Generic[OutputT]):
         timeout: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
+        api_key = Secret(api_key) if api_key is not None else None  # first: no plain key stands in a traceback's locals
         if not isinstance(name, str) or not name.strip():
             raise ErrorConfig(f"name must be a text that is not empty, got {name!r}")
         if model is not None and not isinstance(model, str | Model):
@@ -102,7 +103,7 @@ class Agent(Generic[OutputT]):
                 raise ErrorConfig(f"{label} must be a text, got {type(text).__name__}")
         self.name = name
         self.model = model
-        self.api_key = Secret(api_key) if api_key is not None else None
+        self.api_key = api_key
         self.base_url = base_url
         self.instructions = instructions
         self.description = description

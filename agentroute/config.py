@@ -34,6 +34,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | Secret) -> None:
+        self._value = ""
         if isinstance(value, Secret):
             value = value.reveal()
         if not isinstance(value, str):

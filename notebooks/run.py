@@ -45,13 +45,16 @@ def execute(notebook: Path, to: Path) -> tuple[Path, Path, float]:
 
 
 def report(store: Path) -> str:
-    """The answers, the turns and the cost of the runs in a store, as text."""
+    """The answers, the tool calls, the turns and the cost of the runs in a store, as text."""
     import agentroute
 
-    runs, turns = agentroute.runs(store), agentroute.turns(store)
+    runs, turns, calls = agentroute.runs(store), agentroute.turns(store), agentroute.tool_calls(store)
     lines = []
     for run in runs.itertuples():
-        lines += ["", f"{run.agent_name} ({run.request_model}): {run.prompt_text}", f"  → {run.output_text}"]
+        lines += ["", f"{run.agent_name} ({run.request_model}): {run.prompt_text}"]
+        for call in calls[calls["run_id"] == run.run_id].itertuples():
+            lines.append(f"  {call.tool_name} {call.arguments_text} → {call.result_text}")
+        lines.append(f"  {run.output_text}")
     columns = ["turn_index", "finish_reason", "input_tokens", "output_tokens", "cost_usd", "duration_s"]
     turns = turns.merge(runs[["run_id", "agent_name"]], on="run_id")
     lines += ["", "Turns", turns[["agent_name", *columns]].round(3).to_string(index=False)]

@@ -1,9 +1,13 @@
 """ModelCloud against a server on loopback."""
 
 import asyncio
+import base64
+import json
+import logging
 import socket
 import threading
 import time
+import traceback
 
 import pytest
 
@@ -178,6 +182,114 @@ def test_a_password_in_the_url_is_not_shown_or_recorded():
     record = caught.value.result.record
     assert record.run.request_model == "http://…@127.0.0.1:1/v1/m"
     assert "hunter2" not in f"{agent!r} {caught.value} {record}"
+
+
+def test_a_login_in_the_url_is_sent_as_a_header_and_logged_nowhere(caplog):
+    caplog.set_level(logging.DEBUG)
+    with ModelServer(["hello"], repeat=True) as server:
+        model = ModelCloud(model_id="m", base_url=server.base_url.replace("//", "//us%20er:p%40ss@x@"))
+        assert model.base_url == server.base_url
+        assert ask(model) == ask(model, stream=True) == "hello"
+        token = base64.b64encode(b"us er:p@ss@x").decode()
+        assert [headers["authorization"] for headers in server.headers] == [f"Basic {token}"] * 2
+    assert not [word for word in ("p@ss", "p%40ss", token) if word in f"{caplog.text} {model!r} {vars(model)}"]
+
+
+def test_a_key_goes_before_a_login_in_the_url():
+    with ModelServer(["hello"]) as server:
+        ask(ModelCloud(model_id="m", base_url=server.base_url.replace("//", "//user:pass@"), api_key=KEY))
+        assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_headers_are_sent_and_struck_out_of_errors():
+    with ModelServer([Raw(401, [f'{{"error":{{"message":"no such key {KEY}"}}}}'.encode()])]) as server:
+        with pytest.raises(errors.ErrorModelKey, match=r"no such key \[key\]") as caught:
+            ask(ModelCloud(model_id="m", base_url=server.base_url, headers={"X-Api-Key": KEY, "X-Title": "My App"}))
+        assert (server.headers[0]["x-api-key"], server.headers[0]["x-title"]) == (KEY, "My App")
+    assert KEY not in caught.value.body
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    trace.stack = traceback.StackSummary.from_list([frame for frame in trace.stack if frame.filename != __file__])
+    assert KEY not in "".join(trace.format())
+
+
+# ---- what may have been charged for
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "cost": 0.5}
+TEXT = {"choices": [{"delta": {"content": "half"}}], "usage": USAGE}
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (Raw(401, [b"{}"]), False),
+        (Raw(402, [b"{}"]), False),
+        (Raw(429, [b"{}"]), False),
+        (Raw(500, [b"{}"]), False),
+        (Raw(504, [b"{}"]), False),
+        (Raw(200, [b"<html>"]), True),
+        (Raw(200, [b"{}"]), True),
+        (Raw(200, [b" " * 3000]), True),
+        (Raw(200, [b" "], hold_s=10), True),
+    ],
+)
+def test_an_error_says_whether_the_request_may_be_charged_for(answer, sent, stream, monkeypatch):
+    monkeypatch.setattr("agentroute._http.MAX_BODY", 2000)
+    with ModelServer([answer]) as server:
+        assert failing(server, errors.ErrorModel, stream=stream, timeout=0.5).sent is sent
+
+
+@both
+def test_a_connection_that_breaks_before_the_answer_may_be_charged_for(stream):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def hang_up() -> None:
+            connection, _ = listening.accept()
+            connection.recv(1_000_000)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(errors.ErrorModelConnection) as caught:
+            ask(ModelCloud(model_id="m", base_url=f"http://127.0.0.1:{port}/v1"), stream=stream)
+        thread.join()
+    assert caught.value.sent
+    with pytest.raises(errors.ErrorModelConnection) as caught:
+        ask(ModelCloud(model_id="m", base_url=f"http://127.0.0.1:{port}/v1"), stream=stream)
+    assert not caught.value.sent
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        Raw.sse(TEXT, done=False),
+        Raw.sse(TEXT, {"error": {"code": 502, "message": "lost it"}}),
+        Raw.sse({"choices": [{"delta": {"content": "half"}}]}, {"error": {"code": 502, "message": "lost it"}, "usage": USAGE}),
+        Raw.sse(TEXT, {"choices": [{"delta": {}, "finish_reason": "error"}]}),
+        Raw.sse(TEXT, b"{broken"),
+        Raw(200, [*Raw.sse(TEXT, done=False).body], {"content-type": "text/event-stream"}, hold_s=10),
+    ],
+    ids=["cut off", "error", "error with usage", "finish error", "broken", "timeout"],
+)
+def test_the_usage_that_came_before_a_stream_failed_is_kept(events):
+    with ModelServer([events]) as server:
+        error = failing(server, errors.ErrorModel, stream=True, timeout=0.5)
+    assert (error.sent, error.usage) == (True, USAGE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": 503, "message": "overloaded"}},
+        {"choices": []},
+        {"choices": [{"message": {"content": "par"}, "finish_reason": "error"}]},
+    ],
+)
+def test_the_usage_of_a_whole_answer_that_cannot_be_used_is_kept(body):
+    with ModelServer([Raw(200, [json.dumps({**body, "usage": USAGE}).encode()])]) as server:
+        error = failing(server, errors.ErrorModel, stream=False)
+    assert (error.sent, error.usage) == (True, USAGE)
 
 
 def test_requests_can_be_forbidden():

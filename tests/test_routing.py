@@ -82,6 +82,20 @@ def test_the_key_of_the_environment_goes_to_openrouter_only(monkeypatch, options
     assert key_of(model) in (None, "ollama")
 
 
+def test_an_endpoint_set_for_openrouter_gets_openrouters_key(home, monkeypatch):
+    (home / ".agentroute").mkdir()
+    (home / ".agentroute" / "config").write_text("openrouter_base_url = https://gateway.example/v1\n")
+    monkeypatch.setenv("AGENTROUTE_API_KEY", "sk-openrouter")
+    model = resolve_model("claude-x")
+    assert (model.base_url, key_of(model)) == ("https://gateway.example/v1", "sk-openrouter")
+
+
+@pytest.mark.parametrize("model", ["m", "ollama/m", "http://user:p@ss@host/v1/m"])
+def test_a_login_in_the_url_is_kept_apart_from_it(model):
+    made = resolve_model(model, base_url=None if "host" in model else "http://user:p@ss@host/v1")
+    assert (made.base_url, made.model_id, key_of(made), made.headers) == ("http://host/v1", "m", None, {"authorization": "Basic dXNlcjpwQHNz"})
+
+
 def test_a_missing_key_says_what_to_do():
     with pytest.raises(ErrorConfig, match=r"AGENTROUTE_API_KEY.*agentroute login"):
         resolve_model("claude-sonnet-4")

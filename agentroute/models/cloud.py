@@ -38,6 +38,8 @@ class ModelCloud:
         free: the endpoint charges nothing (a server of one's own), so an unreported cost is 0, not unknown.
     """
 
+    model_id = base_url = ""  # the repr of a half-made object is asked for by tracebacks that show local variables
+
     def __init__(
         self,
         *,
@@ -85,7 +87,7 @@ class ModelCloud:
         reply = await _http.post(url, body, key=key, timeout=timeout, headers=self.headers)
         failure: ErrorAgent | None = None
         try:
-            return self.finish_response(_whole(reply, reply.body, request.model, url))
+            return self.finish_response(_whole(reply, request.model, url))
         except ErrorAgent as error:
             failure = self._without_keys(error, key)
         raise failure
@@ -100,8 +102,8 @@ class ModelCloud:
                 reply = await anext(parts)
                 assert isinstance(reply, _http.Reply)
                 if reply.status != 200 or "event-stream" not in reply.headers.get("content-type", "event-stream"):
-                    content = b"".join([part async for part in parts if isinstance(part, bytes)])
-                    response = _whole(reply, content, request.model, url)
+                    reply.body = b"".join([part async for part in parts if isinstance(part, bytes)])
+                    response = _whole(reply, request.model, url)
                     for chunk in chunks_of(self.finish_response(response)):
                         yield chunk
                     return
@@ -129,7 +131,7 @@ class ModelCloud:
         return f"{base_url}/chat/completions", key, request.timeout or self.timeout
 
     def _without_keys(self, error: ErrorAgent, key: Secret | None) -> ErrorAgent:
-        """The same error with all keys struck out, should a provider have echoed one."""
+        """The same error with all keys struck out, should a provider have echoed one, and without the frames that read it."""
         keys = [value.removeprefix("Basic ") for name, value in self.headers.items() if _KEY_HEADER.search(name)]
         for text in [*keys, key.reveal() if key else ""]:
             if len(text) >= 4:
@@ -137,7 +139,7 @@ class ModelCloud:
                 for name, value in error.__dict__.items():
                     if isinstance(value, str):
                         error.__dict__[name] = value.replace(text, "[key]")
-        return error
+        return error.with_traceback(None)
 
 
 async def _next(parts: AsyncGenerator[_http.Reply | bytes, None], done: bool) -> bytes:
@@ -160,18 +162,18 @@ def _json_of(body: bytes) -> Any:
     raise ErrorModelResponse(f"the provider sent something that is not JSON: {' '.join(text.split())[:200]!r}", body=text)
 
 
-def _whole(reply: _http.Reply, content: bytes, model: str, url: str) -> LLMResponse:
+def _whole(reply: _http.Reply, model: str, url: str) -> LLMResponse:
     """The response in a body that came as one, be it a completion object or a stream."""
     if reply.status != 200:
-        raise error_of(reply.status, reply.headers, content, model=model, place=_http.where(url))
+        raise error_of(reply.status, reply.headers, reply.body, model=model, place=_http.where(url))
     fold, payload = StreamFold(), None
     try:
-        if content.lstrip().startswith(b"data:"):
+        if reply.body.lstrip().startswith(b"data:"):
             decoder = SSEDecoder()
-            for event in [*decoder.feed(content), *decoder.flush()]:
+            for event in [*decoder.feed(reply.body), *decoder.flush()]:
                 fold.add_data(event.data)
             return fold.finish()
-        payload = _json_of(content)
+        payload = _json_of(reply.body)
         return response_of(payload)
     except ErrorModel as error:
         _charge(error, fold.usage or usage_of(payload))

