@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentroute.models.weights import cache_dir, pull
 
-_WEIGHTS = cache_dir()  # before the tests get a home of their own
+_WEIGHTS = cache_dir().parent  # before the tests get a home of their own
 
 
 @pytest.fixture(autouse=True)
-def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the user's keys, settings or runs; the cache of weights stays where it is."""
     for name in list(os.environ):
         if name.startswith(("AGENTROUTE_", "OPENROUTER_", "OLLAMA_")) and name != "AGENTROUTE_TEST_CACHE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AGENTROUTE_CACHE", str(_WEIGHTS))
-    yield
 
 
 @pytest.fixture(scope="session")
