@@ -8,6 +8,8 @@ import contextvars
 import os
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +31,12 @@ class Handle(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._finished = threading.Event()
         self._cancelled_early = False
+        self.cancelled_at: float | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was cancelled a while ago and has not ended: something may be blocking its loop."""
+        return self.cancelled_at is not None and not self._finished.is_set() and time.monotonic() - self.cancelled_at > 0.2
 
     def _start(self, make: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> None:
         if self._cancelled_early:
@@ -52,6 +60,7 @@ class Handle(Generic[T]):
                 self._task.cancel()
 
         if not self._finished.is_set():
+            self.cancelled_at = self.cancelled_at or time.monotonic()
             self._loop.call_soon_threadsafe(do)
 
     def result(self) -> T:
@@ -66,6 +75,7 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._handles: weakref.WeakSet[Handle[Any]] = weakref.WeakSet()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="agentroute-loop", daemon=True)
         self._thread.start()
@@ -99,7 +109,16 @@ class Portal:
         context = contextvars.copy_context()
         self.loop.call_soon_threadsafe(handle._start, make, context, context=context)
         on_abandon(handle.cancel)
+        self._handles.add(handle)
         return handle
+
+    def stuck(self) -> bool:
+        """Whether code that blocks, in an async tool that was given up, keeps the loop from serving anybody else."""
+        if self.in_its_thread or not any(handle.overdue for handle in list(self._handles)):
+            return False
+        answered = threading.Event()
+        self.loop.call_soon_threadsafe(answered.set)
+        return not answered.wait(0.3)
 
     def close(self) -> None:
         """Stops the loop; what still runs is cancelled."""
@@ -113,10 +132,10 @@ _portal: Portal | None = None
 
 
 def portal() -> Portal:
-    """The process's portal, started when first asked for, and anew after a fork."""
+    """The process's portal, started when first asked for, and anew after a fork or when the old one is stuck."""
     global _portal
     with _lock:
-        if _portal is None or not _portal.usable:
+        if _portal is None or not _portal.usable or _portal.stuck():
             _portal = Portal()
         return _portal
 

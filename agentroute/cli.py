@@ -30,6 +30,22 @@ def main() -> None:
     """Run LLM agents, and know what they cost."""
 
 
+@main.command()
+@click.option("--api-key", help="The key; left out, it is asked for and not shown. What is written here stays in the shell's history.")
+def login(api_key: str | None) -> None:
+    """Keep your OpenRouter key in ~/.agentroute/config, readable by you only."""
+    from .config import Config, Secret
+
+    if api_key is None:
+        api_key = click.prompt("OpenRouter API key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    key = Secret(api_key)
+    if not key:
+        raise click.UsageError("the key is empty")
+    config = Config()
+    config.write_api_key(key)
+    click.echo(f"The key is kept in {config.config_file}.")
+
+
 @main.group()
 def local() -> None:
     """Models that run on this machine (model="local/NAME")."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,26 @@ class Config:
         _check_kind(kind)
         return self._settings().get(f"{kind}_base_url") or None
 
+    def write_api_key(self, key: Secret) -> None:
+        """Puts the key into the file, whole or not at all, readable by its owner only; other lines stay.
+
+        Raises:
+            ErrorConfig: the file cannot be written.
+        """
+        lines = self.config_file.read_text(encoding="utf-8-sig").splitlines() if self.config_file.is_file() else []
+        kept = [line for line in lines if line.partition("=")[0].strip() != "api_key"]
+        problem = ""
+        try:
+            self.config_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, scratch = tempfile.mkstemp(prefix=".config-", dir=self.config_dir)  # made with mode 0600
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write("\n".join([*kept, f"api_key={key.reveal()}"]) + "\n")
+            os.replace(scratch, self.config_file)
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+        if problem:
+            raise ErrorConfig(f"{self.config_file} cannot be written ({problem}); set AGENTROUTE_API_KEY in the environment instead")
+
     def _settings(self) -> dict[str, str]:
         try:
             text = self.config_file.read_text(encoding="utf-8-sig")
@@ -157,8 +178,9 @@ class Config:
 
 
 def without_password(text: str) -> str:
-    """The text with user and password left out of every URL in it."""
-    return re.sub(r"//[^/\s]+@", "//…@", text)  # up to the last @ of the host part: a password may hold one
+    """The text with user, password and query left out of every URL in it: any of them may hold a key."""
+    text = re.sub(r"//[^/\s]+@", "//…@", text)  # up to the last @ of the host part: a password may hold one
+    return re.sub(r"(://[^\s?#]*)[?#][^\s'\"]*", r"\1?…", text)
 
 
 def checked_url(url: str) -> str:
@@ -188,6 +210,8 @@ def _url_problem(url: Any) -> str | None:
         return "it must begin with http:// or https://"
     if not parts.hostname:
         return "it names no host"
+    if "?" in url or "#" in url:
+        return "it has a query or fragment (not shown here), and keys go into api_key= or AGENTROUTE_API_KEY"
     return "it holds white space" if any(character.isspace() for character in url) else None
 
 

@@ -79,7 +79,7 @@ def tell(message: str) -> None:
     import warnings
 
     try:
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        warnings.warn_explicit(message, RuntimeWarning, "agentroute", 0)  # no line of ours below it in a notebook
     except RuntimeWarning:
         logging.getLogger("agentroute").warning(message)
 

@@ -2,6 +2,7 @@
 
 import pickle
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,17 @@ def test_the_last_of_equal_settings_wins(tmp_path):
     (tmp_path / "config").write_text("# api_key = no\n\nopenai_api_key = a = b\nopenai_api_key=c\nopenai_base_url = http://h/v1\n")
     config = Config(tmp_path)
     assert (config.api_key(kind="openai"), config.base_url(kind="openai"), config.base_url()) == ("c", "http://h/v1", None)
+
+
+def test_a_written_key_is_read_again_and_seen_by_nobody_else(tmp_path: Path) -> None:
+    config = Config(tmp_path / "home" / ".agentroute")
+    config.config_dir.mkdir(parents=True)
+    config.config_file.write_text("# mine\napi_key = old\nopenrouter_base_url = http://127.0.0.1:1/v1\n")
+    config.write_api_key(Secret("sk-new"))
+    assert (config.api_key(), config.base_url()) == ("sk-new", "http://127.0.0.1:1/v1")
+    assert "# mine" in config.config_file.read_text()
+    assert config.config_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_query_of_a_url_is_never_shown() -> None:
+    assert without_password("at https://host/v1/m?key=sk-1 and 'http://h/m#sk-2'") == "at https://host/v1/m?… and 'http://h/m?…'"

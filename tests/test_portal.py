@@ -135,3 +135,26 @@ def test_a_forked_child_gets_a_portal_of_its_own():
         """
     )
     assert (code, output.split()) == (0, ["one", "two", "0"])
+
+
+def test_a_loop_that_a_given_up_tool_blocks_is_replaced():
+    code, output, _ = script(
+        """
+        import threading, time
+        from agentroute import Agent, ToolCall, tool
+        from agentroute._portal import portal
+        from agentroute.testing import ModelScripted
+        @tool
+        async def block():
+            time.sleep(8)
+        agent = Agent("a", model=ModelScripted([ToolCall("1", "block", {}), "x"]), tools=[block])
+        before = portal()
+        handle = before.start(lambda: agent.arun("go"))
+        time.sleep(0.5)
+        handle.cancel()
+        time.sleep(0.5)
+        began = time.monotonic()
+        print(Agent("b", model=ModelScripted(["served"])).run("go"), portal() is before, time.monotonic() - began < 3)
+        """
+    )
+    assert (code, output.split()) == (0, ["served", "False", "True"])
