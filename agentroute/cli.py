@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import __version__
 from .errors import ErrorAgent
 
 __all__ = ["main"]
@@ -25,7 +26,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="agentroute")
+@click.version_option(__version__, prog_name="agentroute")
 def main() -> None:
     """Run LLM agents, and know what they cost."""
 

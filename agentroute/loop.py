@@ -20,6 +20,7 @@ from inspect import isawaitable
 from typing import Any
 
 from ._threads import run_in_thread
+from .calling import NOT_RUN, answer_of, call_tool, words_of
 from .context import Context
 from .errors import (
     ErrorAgent,
@@ -34,7 +35,6 @@ from .errors import (
     ErrorTool,
     ErrorTruncated,
     Retry,
-    clean_text,
     tell,
 )
 from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
@@ -122,7 +122,7 @@ async def run_events(spec: RunSpec, prompt: Content) -> AsyncGenerator[Event, No
         error = ErrorInterrupted("the run was interrupted")
         error.__cause__ = caught
     except BaseException as caught:  # a user's validator, memory, history policy or model
-        error = ErrorRun(f"{type(caught).__name__}: {_words(caught)}")
+        error = ErrorRun(f"{type(caught).__name__}: {words_of(caught)}")
         error.__cause__ = caught
     if not run.started:
         yield run.start()
@@ -164,7 +164,6 @@ class _Run:
         self.retry = 0
         self.turn = 0
         self.corrected = False
-        self.retry_of: str | None = None
         self.memory: Any = None
         self._began = spec.monotonic()
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
@@ -447,7 +446,7 @@ class _Run:
             self._say(Message("user", text))
             return
         for call in calls:
-            told = text if call.name == OUTPUT_TOOL else _NOT_RUN
+            told = text if call.name == OUTPUT_TOOL else NOT_RUN
             self._say(Message("tool", told, tool_call_id=call.id, name=call.name))
         self._skip(calls)
 
@@ -456,7 +455,7 @@ class _Run:
         for index, call in enumerate(calls):
             if call.name != OUTPUT_TOOL:
                 record = self._tool_record(index, call)
-                record.status, record.error_type, record.result_text = "error", "NotRun", _NOT_RUN
+                record.status, record.error_type, record.result_text = "error", "NotRun", NOT_RUN
 
     def _tool_record(self, index: int, call: ToolCall) -> ToolCallRecord:
         record = ToolCallRecord(
@@ -481,7 +480,6 @@ class _Run:
 
     async def _run_tools(self, calls: Sequence[ToolCall]) -> AsyncGenerator[Event, None]:
         """Runs one turn's calls side by side. Ends are reported as they come; the model is told in call order."""
-        self.retry_of = None
         tasks: list[asyncio.Task[Message]] = []
         records: list[ToolCallRecord] = []
         try:
@@ -491,7 +489,8 @@ class _Run:
             for call, record in zip(calls, records, strict=True):
                 context = contextvars.copy_context()
                 context.run(_current.set, (self, record))
-                tasks.append(asyncio.create_task(self._call_tool(call, record), context=context))
+                calling = call_tool(call, record, self.spec.tools, self.spec.approve, self._context, self.spec.monotonic)
+                tasks.append(asyncio.create_task(calling, context=context))
             waiting = set(tasks)
             while waiting:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -503,70 +502,13 @@ class _Run:
                     task.cancel()
                 await asyncio.wait(left, timeout=CLEANUP_S)
             # Every call is answered, also when the run ends here: what a tool has done must not be forgotten.
-            self._say(*(_answer_of(call, tasks[i] if i < len(tasks) else None) for i, call in enumerate(calls)))
-        if self.retry_of is not None:
+            self._say(*(answer_of(call, tasks[i] if i < len(tasks) else None) for i, call in enumerate(calls)))
+        picky = [record.tool_name for record in records if record.error_type == "Retry"]
+        if picky:
             self.retry += 1
             if self.retry > self.spec.retries:
-                problem = f"tool {self.retry_of!r} asked for correction no. {self.retry}; retries={self.spec.retries} allows no more"
-                raise ErrorTool(problem, tool_name=self.retry_of)
-
-    async def _call_tool(self, call: ToolCall, record: ToolCallRecord) -> Message:
-        """Runs one call; every way it can go wrong becomes words for the model, but for the run being stopped."""
-        began = self.spec.monotonic()
-        tool = self.spec.tools.get(call.name)
-        try:
-            if tool is None:
-                known = ", ".join(sorted(self.spec.tools)) or "none"
-                text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
-            else:
-                arguments = tool.parse(call.arguments_text)
-                denied = await self._denied(tool, call, arguments)
-                if denied is not None:
-                    text, record.error_type = denied, "Denied"
-                else:
-                    text, record.status = await tool.told(arguments, ctx=self._context()), "ok"
-        except Invalid as error:
-            text, record.error_type = f"The arguments do not fit:\n{error}\nCall {call.name} again, corrected.", "InvalidArguments"
-        except Retry as error:
-            text, record.error_type = error.message, "Retry"
-            self.retry_of = call.name
-        except KeyboardInterrupt:
-            raise ErrorInterrupted(f"tool {call.name!r} was interrupted") from None
-        except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError | GeneratorExit) and task is not None and task.cancelling():
-                raise  # the run is being stopped; a tool's own CancelledError is an error like others
-            text, record.error_type = f"Error: {type(error).__name__}: {_words(error)}", type(error).__name__
-        if record.status != "ok":
-            record.status, text = "error", clean_text(text)
-        record.result_text = text
-        record.duration_s = self.spec.monotonic() - began
-        return Message("tool", text, tool_call_id=call.id, name=call.name)
-
-    async def _denied(self, tool: Tool, call: ToolCall, arguments: Any) -> str | None:
-        """What the model is told when the call may not run; None when it may.
-
-        Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in.
-        """
-        if not tool.needs_approval:
-            return None
-        values, context = tool.values(arguments), self._context()
-        asked = ToolCall(call.id, call.name, values)
-        approve, needed = self.spec.approve, tool.needs_approval
-        blocking = context.for_thread(asyncio.get_running_loop())
-        if callable(needed) and not await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve"):
-            return None
-        if approve is None:
-            return f"Not run: {call.name} needs approval, and nobody can give it here. Do not call it again."
-        if asyncio.iscoroutinefunction(approve):
-            verdict = await approve(context, asked)
-        else:  # it may well block, waiting for a person
-            verdict = await run_in_thread(lambda: approve(blocking, asked), name="agentroute-approve")
-            if isawaitable(verdict):
-                verdict = await verdict
-        if verdict is True:
-            return None
-        return f"Not run: the user denied it{f' ({verdict})' if isinstance(verdict, str) and verdict else ''}."
+                problem = f"tool {picky[0]!r} asked for correction no. {self.retry}; retries={self.spec.retries} allows no more"
+                raise ErrorTool(problem, tool_name=picky[0])
 
     def _context(self) -> Context:
         spec = self.spec
@@ -622,23 +564,12 @@ class _Run:
         return kept
 
 
-_NOT_RUN = "Not run: the final answer came in the same turn."
-
-
 def _check_prompt(prompt: Any) -> None:
     parts = isinstance(prompt, list) and all(isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in prompt)
     if not isinstance(prompt, str) and not parts:
         raise ErrorConfig(f"the prompt must be a text, or a list of content parts such as {{'type': 'text', 'text': …}}; got {prompt!r:.80}")
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
         raise ErrorConfig("the prompt is empty; give the model something to answer")
-
-
-def _answer_of(call: ToolCall, task: asyncio.Task[Message] | None) -> Message:
-    """What the model is told of a call: its result, or that nobody knows whether it did its work."""
-    if task is not None and task.done() and not task.cancelled() and task.exception() is None:
-        return task.result()
-    unknown = "(interrupted: it is not known whether it did its work)" if task is not None else "(not run: the run was stopped)"
-    return Message("tool", unknown, tool_call_id=call.id, name=call.name)
 
 
 def _output_text(output: Any) -> str:
@@ -652,13 +583,6 @@ def _output_text(output: Any) -> str:
 
 def _plus(total: int | None, more: int | None) -> int | None:
     return total if more is None else (total or 0) + more
-
-
-def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "(no readable message)"
 
 
 def _echo(response: LLMResponse) -> Message:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from agentroute.errors import ErrorConfig
 
-from .arguments import Options, nearest
+from .arguments import RESERVED, Options, closest, nearest
 
 if TYPE_CHECKING:
     from agentroute import Agent, MemorySQLite
 
-__all__ = ["Agents"]
+__all__ = ["Agents", "kind_of", "passes"]
 
 _BUILTIN_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, float, bool)}
 _PLAIN = ("instructions", "max_cost", "max_turns", "retries", "temperature", "max_tokens")
@@ -47,17 +47,20 @@ class Agents:
         self._in_files: dict[Path, MemorySQLite] = {}
 
     def define(self, name: str, options: Options) -> Agent[Any]:
-        """(Re)defines an agent with exactly these options, its memory empty; a variable that holds an Agent is bound to
-        a changed copy of it.
+        """(Re)defines an agent, its memory empty; a variable that holds an Agent is bound to a changed copy of it. What
+        the options leave open stays as it was: a limit or a tool is never dropped by not being mentioned.
 
         Raises:
-            ErrorConfig: something named in the options is not there; nothing has changed.
+            ErrorConfig: something named in the options is not there or of no use; nothing has changed.
         """
         if (agent := self._variable(name)) is not None:
             agent = agent.replace(**self._settings(options, None))
+            _check(agent)
             self._bind(name, agent)
         else:
+            options = options.over(self._defined.get(name, Options()))
             agent = self._make(name, options, None)
+            _check(agent)
             self._defined[name] = options
         self._in_ram[name] = agent.memory if options.memory == "ram" else None
         return agent
@@ -66,8 +69,19 @@ class Agents:
         """The agent for one run, with these options in place of its own; a name that is new, with a model, defines it.
 
         Raises:
-            ErrorConfig: no such agent and no model to make it with, or something named in the options is not there.
+            ErrorConfig: no such agent and no model to make it with, or something named in the options is not there or
+                of no use.
         """
+        agent, options = self._find(name, options)
+        _check(agent)
+        if self._variable(name) is None:
+            self._defined.setdefault(name, options)
+        if options.memory == "ram":
+            self._in_ram[name] = agent.memory
+        return agent
+
+    def _find(self, name: str, options: Options) -> tuple[Agent[Any], Options]:
+        """The agent with these options, and all options it was made with."""
         in_ram = self._in_ram.get(name)
         if (agent := self._variable(name)) is not None:
             if settings := self._settings(options, in_ram):
@@ -75,16 +89,13 @@ class Agents:
         else:
             options = options.over(self._defined.get(name, Options()))
             agent = self._make(name, options, in_ram)
-            self._defined.setdefault(name, options)
-        if options.memory == "ram":
-            self._in_ram[name] = agent.memory
-        return agent
+        return agent, options
 
     def known(self) -> list[str]:
         """Names of all agents, sorted."""
         from agentroute import Agent
 
-        held = [name for name, value in self._names().items() if isinstance(value, Agent) and not name.startswith("_")]
+        held = [name for name, value in self._names().items() if passes(_is(Agent), value) and not name.startswith("_")]
         return sorted({*held, *self._defined})
 
     def all(self) -> dict[str, tuple[Agent[Any] | ErrorConfig, str]]:
@@ -92,7 +103,7 @@ class Agents:
         found: dict[str, tuple[Agent[Any] | ErrorConfig, str]] = {}
         for name in self.known():
             try:
-                found[name] = self.get(name, Options()), "variable" if self._variable(name) is not None else "cell"
+                found[name] = self._find(name, Options())[0], "variable" if self._variable(name) is not None else "cell"
             except ErrorConfig as error:
                 found[name] = error, "cell"
         return found
@@ -101,18 +112,20 @@ class Agents:
         from agentroute import Agent
 
         value = self._names().get(name)
-        return value if isinstance(value, Agent) else None
+        return value if passes(_is(Agent), value) else None  # type: ignore[return-value]
 
     def _make(self, name: str, options: Options, in_ram: Any) -> Agent[Any]:
         from agentroute import Agent
 
         model = options.model or self._default_model()
         if model:
+            known = name in self._defined or options.model is not None
+            if not known and (meant := closest(name, [*self.known(), *RESERVED], 0.75)):
+                raise ErrorConfig(f"no agent called {name}; did you mean {meant}? A new agent of that name needs --model")
             return Agent(name, **self._settings(replace(options, model=model), in_ram))
         how = "--model MODEL, or a default: %config AgentMagics.model = 'MODEL'"
-        if (before := self._defined.get(name)) is not None:
-            had = f" (before, it had --model {before.model})" if before.model else ""
-            raise ErrorConfig(f"agent {name} needs a model{had}: {how}")
+        if name in self._defined:
+            raise ErrorConfig(f"agent {name} needs a model: {how}")
         raise ErrorConfig(f"no agent called {name}{nearest(name, self.known())}\nA new one needs {how}")
 
     def _settings(self, options: Options, in_ram: Any) -> dict[str, Any]:
@@ -134,12 +147,12 @@ class Agents:
 
             return Memory() if in_ram is None else in_ram
         value = names.get(where, where)
-        if not isinstance(value, str | Path):
-            if not hasattr(value, "get_messages"):
-                raise ErrorConfig(f"--memory {where}: expected a memory, or the path of a file; it is a {_kind(value)}")
+        if not issubclass(type(value), str | Path):
+            if not passes(_is_memory, value):
+                raise ErrorConfig(f"--memory {where}: expected a memory, or the path of a file; it is {kind_of(value)}")
             return value
         if value is where and where.isidentifier():
-            memories = [name for name, value in names.items() if hasattr(value, "get_messages")]
+            memories = [name for name, value in names.items() if passes(_is_memory, value)]
             hint = nearest(where, [*memories, "ram"])
             raise ErrorConfig(
                 f"no variable called {where} holds a memory{hint}\nFor a file, write an ending or a folder: {where}.db"
@@ -152,14 +165,57 @@ class Agents:
         return self._in_files[path]
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
+def passes(test: Callable[[Any], object], value: object) -> bool:
+    """Whether the test holds for the value of a variable. Looking at an odd object may raise anything; then it does not."""
+    try:
+        return bool(test(value))
+    except Exception:
+        return False
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def kind_of(value: object) -> str:
+    """`an int`, `a function`: what a value is, for a message."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _check(agent: Agent[Any]) -> None:
+    """Finds out before anything is sent, or recorded, that no schema can be made of the output type or of a tool."""
+    if agent.output is not None:
+        from agentroute.output import OutputSpec
+
+        OutputSpec(agent.output, agent.output_mode)
+    for tool in agent.tools_map.values():
+        _ = tool.params_schema
+
+
+def _is_model(value: object) -> bool:
+    return hasattr(value, "complete_stream") and not isinstance(value, type)
+
+
+def _is_memory(value: object) -> bool:
+    return hasattr(value, "get_messages") and not isinstance(value, type)
 
 
 def _model(word: str | None, names: Mapping[str, object]) -> Any:
-    """A Model that a variable of this name holds, else the word itself."""
-    value = names.get(word) if word is not None else None
-    return value if hasattr(value, "complete_stream") and not isinstance(value, type) else word
+    """The Model or the text that a variable of this name holds, else the word itself, unless it seems to be misspelt."""
+    if word is None:
+        return None
+    if word in names:
+        value = names[word]
+        if not passes(_is_model, value) and not (issubclass(type(value), str) and str(value).strip()):
+            what = "an empty text" if issubclass(type(value), str) else kind_of(value)
+            raise ErrorConfig(f"--model {word}: expected a Model, or a text that names one; the variable holds {what}")
+        return value
+    if word.isidentifier() and not any(map(str.isdigit, word)):
+        models = [name for name, value in names.items() if passes(_is_model, value)]
+        if meant := closest(word, models):
+            raise ErrorConfig(f"no variable called {word} holds a Model; did you mean {meant}?")
+    return word
 
 
 def _offered(value: object) -> bool:
@@ -172,11 +228,11 @@ def _tools(words: Iterable[str] | None, names: Mapping[str, object]) -> list[Any
     tools: list[Any] = []
     for word in words:
         if word not in names:
-            known = [name for name, value in names.items() if _offered(value) or _is_list_of_tools(value)]
+            known = [name for name, value in names.items() if passes(_offered, value) or passes(_is_list_of_tools, value)]
             raise ErrorConfig(f"no function or Tool called {word} in the notebook{nearest(word, known)}")
         value = names[word]
-        if not _offered(value) and not _is_list_of_tools(value):
-            raise ErrorConfig(f"--tools {word}: expected a function, a Tool or a list of them; it is a {_kind(value)}")
+        if not passes(_offered, value) and not passes(_is_list_of_tools, value):
+            raise ErrorConfig(f"--tools {word}: expected a function, a Tool or a list of them; it is {kind_of(value)}")
         tools += [one for one in (value if isinstance(value, list | tuple) else [value]) if not any(one is t for t in tools)]
     return tools
 
@@ -193,11 +249,11 @@ def _output(word: str | None, names: Mapping[str, object]) -> Any:
     if word is None:
         return None
     if word not in names and word not in _BUILTIN_TYPES:
-        known = [name for name, value in names.items() if _is_type(value)]
+        known = [name for name, value in names.items() if passes(_is_type, value)]
         raise ErrorConfig(f"no type called {word} in the notebook{nearest(word, [*known, *_BUILTIN_TYPES])}")
     value = names.get(word, _BUILTIN_TYPES.get(word))
-    if not _is_type(value):
-        raise ErrorConfig(f"--output {word}: expected a type; it is a {_kind(value)}")
+    if not passes(_is_type, value):
+        raise ErrorConfig(f"--output {word}: expected a type; it is {kind_of(value)}")
     return value
 
 

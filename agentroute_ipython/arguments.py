@@ -15,7 +15,7 @@ from typing import Any
 
 from agentroute.errors import ErrorConfig
 
-__all__ = ["OPTIONS", "RESERVED", "Arguments", "Option", "Options", "nearest", "option_lines", "parse"]
+__all__ = ["OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse"]
 
 RESERVED = ("help", "list", "show")
 """Words of `%agent` itself; no agent can be called so."""
@@ -80,10 +80,15 @@ class Arguments:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`; did you mean X?` with the word most like `word`, or nothing when none is."""
+    found = closest(word, words)
+    return f"; did you mean {found}?" if found else ""
+
+
+def closest(word: str, words: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The word most like `word`, or None when none is; `likeness` from 0 (none) to 1 (the same)."""
     import difflib
 
-    found = difflib.get_close_matches(word, list(words), 1, 0.6)
-    return f"; did you mean {found[0]}?" if found else ""
+    return next(iter(difflib.get_close_matches(word, list(words), 1, likeness)), None)
 
 
 def _cut(text: str) -> str:
@@ -251,7 +256,8 @@ def _agent_name(word: str) -> str:
     if word in RESERVED:
         raise ErrorConfig(f"{word} is a word of %agent, so no agent can be called {word}; choose another name")
     if _AGENT_NAME.fullmatch(word) is None:
-        raise ErrorConfig(f"needs the name of an agent, such as support; got {_cut(word)}")
+        rule = "letters, digits, _ . and -, a letter or _ first"
+        raise ErrorConfig(f"{_cut(word)} cannot be the name of an agent; a name is made of {rule}, such as support")
     return word
 
 
@@ -260,7 +266,7 @@ def _free_text(words: _Line) -> str:
     if words.rest == "--" or words.rest.startswith("-- "):
         return words.rest[2:].strip()
     for word in words.rest.split():
-        if word.partition("=")[0] in _BY_FLAG and word.startswith("--"):
+        if word.partition("=")[0] in _BY_FLAG:
             raise ErrorConfig(
                 f"{word} comes after the prompt; put options before it\n(a prompt that holds {word}: write -- before it)"
             )

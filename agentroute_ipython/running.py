@@ -7,6 +7,7 @@
 
 Both look every tenth of a second whether Stop was pressed: an idle loop would not notice it before its next event, and
 a kernel that awaits takes one interrupt only. The first one cancels the run and waits for it; the second gives it up.
+Where code blocks the kernel's loop, nothing looks any more: then the second one breaks into that code.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .formats import one_line
 __all__ = ["Interrupted", "Run", "View", "run_beside", "run_here"]
 
 TICK_S = 0.1
+BLOCKED_S = 0.25  # a loop that has not ticked for so long is taken to be blocked
 
 
 class View(Protocol):
@@ -97,16 +99,23 @@ class Run:
         try:
             if self._end is None:
                 error = ErrorInterrupted("the run was stopped before its end")
-                error.result = Result(None, interrupted=True, record=self._start.record if self._start else None)
+                error.result = self._partial()
                 self.take(AgentEnd(error.result, error))
         finally:
             self._closed = True
             self._view.close()
 
-    def fail(self, interrupted: bool) -> None:
-        """Fails the cell when the run was stopped or has failed."""
+    def _partial(self) -> Result[Any]:
+        if self._start is None or self._start.partial is None:
+            return Result(None, interrupted=True, record=self._start.record if self._start else None)
+        result = self._start.partial()
+        result.interrupted = True
+        return result
+
+    def fail(self) -> None:
+        """Fails the cell when the run was stopped or has failed; a run that was complete when Stop came has not."""
         error = self._end.error if self._end else None
-        if interrupted or isinstance(error, ErrorInterrupted):
+        if isinstance(error, ErrorInterrupted):
             raise Interrupted("the run was stopped; what it did until then is in _agent")
         if error is not None:
             raise in_few_lines(error)
@@ -118,7 +127,7 @@ async def run_here(run: Run) -> None:
     Raises:
         Interrupted: it was stopped. ErrorAgent: it failed; IPython shows it in two lines.
     """
-    interrupts = _Interrupts()
+    interrupts = _Interrupts(on_loop_of=asyncio.current_task())
     task = None
     try:
         with interrupts:
@@ -130,6 +139,7 @@ async def run_here(run: Run) -> None:
                     await asyncio.wait({task}, timeout=TICK_S)
                 except asyncio.CancelledError:
                     interrupts.count += 1
+                interrupts.ticked()
                 run.tick()
         if task.done() and not task.cancelled():
             task.result()
@@ -138,7 +148,7 @@ async def run_here(run: Run) -> None:
             task.cancel()
             task.add_done_callback(_forget)
         run.finish()
-    run.fail(interrupts.count > 0)
+    run.fail()
 
 
 def run_beside(run: Run) -> None:
@@ -178,18 +188,31 @@ def run_beside(run: Run) -> None:
         if handle is not None and not ended:
             handle.cancel()
         run.finish()
-    run.fail(interrupts.count > 0)
+    run.fail()
 
 
 class _Interrupts:
     """Counts Ctrl-C and the kernel's Stop instead of letting them break in anywhere, such as into a half-drawn card.
 
-    In threads other than the main one there are no signals to count.
+    From the second one on they do break into a task that blocks the loop, as a cancellation of that task: a
+    KeyboardInterrupt in a task would end the loop, and with it the kernel. In threads other than the main one there are
+    no signals to count.
+
+    Args:
+        on_loop_of: the task of the cell, when the run shares its loop; it is never broken into itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, on_loop_of: asyncio.Task[Any] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.count = 0
         self._before: Any = None
+        self._cell, self._clock = on_loop_of, clock
+        self._ticked_at = clock()
+
+    def ticked(self) -> None:
+        """The loop goes round."""
+        self._ticked_at = self._clock()
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -198,6 +221,12 @@ class _Interrupts:
 
     def _counted(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        if self._cell is None or self.count < 2 or self._clock() - self._ticked_at < BLOCKED_S:
+            return
+        task = asyncio.current_task(self._cell.get_loop())
+        if task is not None and task is not self._cell:
+            task.cancel()  # so that what it runs knows the CancelledError for one from outside
+            raise asyncio.CancelledError
 
     def __exit__(self, *error: object) -> None:
         if self._before is not None:

@@ -12,7 +12,7 @@ import agentroute
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
     ["errors", "message", "records", "events", "result"],
-    ["_sse", "_threads", "config", "context", "schema", "tools", "output", "prices", "history", "_sqlite",
+    ["_sse", "_threads", "config", "context", "schema", "tools", "output", "calling", "prices", "history", "_sqlite",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory", "models.base", "models.wire"],
     ["_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.prompted_tools",
      "models.local", "models.routing", "models", "store"],

@@ -1,13 +1,14 @@
 """Tools for models that know none: what such a model is asked, and what its JSON is turned into."""
 
 import asyncio
+import itertools
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentroute import Agent, LLMRequest, LLMResponse, Message, tool
+from agentroute import Agent, ErrorTruncated, LLMRequest, LLMResponse, Message, tool
 from agentroute.models.prompted_schema import shape, turn_schema
 from agentroute.models.prompted_tools import JSONString, ModelPromptedTools
 from agentroute.testing import ModelScripted
@@ -141,7 +142,7 @@ def test_roles_take_turns():
     result = Message("tool", "no such order", tool_call_id="a")
     messages = asked(request(Message("user", "1"), assistant("refund", "{}", "a"), result, Message("user", "2"), Message("user", "3"))).messages
     roles = [message.role for message in messages]
-    assert all(left != right for left, right in zip(roles, roles[1:], strict=False))
+    assert all(left != right for left, right in itertools.pairwise(roles))
     assert messages[-1].content == "Result of refund: no such order\n\n2\n\n3"
 
 
@@ -289,7 +290,7 @@ def test_a_call_that_is_cut_off_says_so_and_never_runs(cut):
     response = answered(cut, finish_reason="length")
     assert (response.content, response.finish_reason) == (None, "length")
     agent = Agent("a", model=ModelPromptedTools(ModelScripted([LLMResponse(cut, finish_reason="length")])), tools=[refund])
-    with pytest.raises(Exception, match="cut off at max_tokens"):
+    with pytest.raises(ErrorTruncated, match="max_tokens"):
         agent.run("go")
 
 
@@ -356,7 +357,7 @@ def test_a_json_string_is_decoded_wherever_it_is_cut(text, ascii_only, cuts):
     raw = json.dumps(text, ensure_ascii=ascii_only)[1:] + ', "more": 1}'
     places = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
     string = JSONString()
-    decoded = "".join(string.feed(raw[start:end]) for start, end in zip(places, places[1:], strict=False))
+    decoded = "".join(string.feed(raw[start:end]) for start, end in itertools.pairwise(places))
     assert (decoded, string.closed) == (text, True)
 
 

@@ -32,7 +32,7 @@ def metadata(path: Path) -> dict[str, Any]:
             if magic != b"GGUF":
                 raise ErrorConfig(f"{path} is not a GGUF file: it begins with {magic!r}, not with b'GGUF'")
             return {key: value for key, value in _pairs(file) if value is not None}
-    except (OSError, ValueError, struct.error, MemoryError) as error:
+    except (OSError, ValueError, struct.error, MemoryError, RecursionError) as error:
         if isinstance(error, ErrorConfig):
             raise
         problem = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or incomplete"

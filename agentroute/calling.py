@@ -1,0 +1,110 @@
+"""One tool call: run it, and turn whatever comes of it into words for the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from inspect import isawaitable
+from typing import Any
+
+from ._threads import run_in_thread
+from .context import Context
+from .errors import ErrorInterrupted, Retry, clean_text
+from .message import Message, ToolCall
+from .records import ToolCallRecord
+from .schema import Invalid
+from .tools import Approve, Tool
+
+__all__ = ["NOT_RUN", "answer_of", "call_tool", "words_of"]
+
+NOT_RUN = "Not run: the final answer came in the same turn."
+
+
+async def call_tool(
+    call: ToolCall,
+    record: ToolCallRecord,
+    tools: Mapping[str, Tool],
+    approve: Approve | None,
+    context: Callable[[], Context],
+    clock: Callable[[], float],
+) -> Message:
+    """The tool message that answers the call; `record` is filled in (`error_type` is `Retry` when the tool raised it).
+
+    Every way a call can go wrong becomes words for the model, but for the run being stopped.
+
+    Raises:
+        ErrorInterrupted: the tool raised KeyboardInterrupt. CancelledError: the run is being stopped.
+    """
+    began = clock()
+    tool = tools.get(call.name)
+    try:
+        if tool is None:
+            known = ", ".join(sorted(tools)) or "none"
+            text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
+        else:
+            arguments = tool.parse(call.arguments_text)
+            denied = await _denied(tool, call, arguments, approve, context)
+            if denied is not None:
+                text, record.error_type = denied, "Denied"
+            else:
+                text, record.status = await tool.told(arguments, ctx=context()), "ok"
+    except Invalid as error:
+        text, record.error_type = f"The arguments do not fit:\n{error}\nCall {call.name} again, corrected.", "InvalidArguments"
+    except Retry as error:
+        text, record.error_type = error.message, "Retry"
+    except KeyboardInterrupt:
+        raise ErrorInterrupted(f"tool {call.name!r} was interrupted") from None
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError | GeneratorExit) and task is not None and task.cancelling():
+            raise  # the run is being stopped; a tool's own CancelledError is an error like others
+        text, record.error_type = f"Error: {type(error).__name__}: {words_of(error)}", type(error).__name__
+    if record.status != "ok":
+        record.status, text = "error", clean_text(text)
+    record.result_text = text
+    record.duration_s = clock() - began
+    return Message("tool", text, tool_call_id=call.id, name=call.name)
+
+
+async def _denied(
+    tool: Tool, call: ToolCall, arguments: Any, approve: Approve | None, context: Callable[[], Context]
+) -> str | None:
+    """What the model is told when the call may not run; None when it may.
+
+    Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in.
+    """
+    if not tool.needs_approval:
+        return None
+    values = tool.values(arguments)
+    asked = ToolCall(call.id, call.name, values)
+    needed = tool.needs_approval
+    blocking = context().for_thread(asyncio.get_running_loop())
+    if callable(needed) and not await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve"):
+        return None
+    if approve is None:
+        return f"Not run: {call.name} needs approval, and nobody can give it here. Do not call it again."
+    if asyncio.iscoroutinefunction(approve):
+        verdict = await approve(context(), asked)
+    else:  # it may well block, waiting for a person
+        verdict = await run_in_thread(lambda: approve(blocking, asked), name="agentroute-approve")
+        if isawaitable(verdict):
+            verdict = await verdict
+    if verdict is True:
+        return None
+    return f"Not run: the user denied it{f' ({verdict})' if isinstance(verdict, str) and verdict else ''}."
+
+
+def answer_of(call: ToolCall, task: asyncio.Task[Message] | None) -> Message:
+    """What the model is told of a call whose run was stopped: its result, or that nobody knows what it did."""
+    if task is not None and task.done() and not task.cancelled() and task.exception() is None:
+        return task.result()
+    unknown = "(interrupted: it is not known whether it did its work)" if task is not None else "(not run: the run was stopped)"
+    return Message("tool", unknown, tool_call_id=call.id, name=call.name)
+
+
+def words_of(error: BaseException) -> str:
+    """An error's text; some cannot even say that."""
+    try:
+        return str(error)
+    except Exception:
+        return "(no readable message)"
