@@ -42,12 +42,14 @@ def imports(name: str, path: Path) -> set[str]:
     }
     package = name.split(".") if path.name == "__init__.py" and name != "__init__" else name.split(".")[:-1]
     found: set[str] = set()
+    known = modules()
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or id(node) in typing_only or not node.level:
             continue
         base = package[: len(package) - node.level + 1]
         target = ".".join([*base, *(node.module or "").split(".")]).strip(".")
-        found |= {target} if target else {".".join([*base, alias.name]) for alias in node.names}
+        names = {".".join([*base, alias.name]) for alias in node.names}
+        found |= {target} if target else {name if name in known else "__init__" for name in names}
     return found
 
 
