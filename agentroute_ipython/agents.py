@@ -53,7 +53,7 @@ class Agents:
         Raises:
             ErrorConfig: something named in the options is not there or of no use; nothing has changed.
         """
-        if (agent := self._variable(name)) is not None:
+        if (agent := self.held(name)) is not None:
             agent = agent.replace(**self._settings(options, None))
             _check(agent)
             self._bind(name, agent)
@@ -74,7 +74,7 @@ class Agents:
         """
         agent, options = self._find(name, options)
         _check(agent)
-        if self._variable(name) is None:
+        if self.held(name) is None:
             self._defined.setdefault(name, options)
         if options.memory == "ram":
             self._in_ram[name] = agent.memory
@@ -83,7 +83,7 @@ class Agents:
     def _find(self, name: str, options: Options) -> tuple[Agent[Any], Options]:
         """The agent with these options, and all options it was made with."""
         in_ram = self._in_ram.get(name)
-        if (agent := self._variable(name)) is not None:
+        if (agent := self.held(name)) is not None:
             if settings := self._settings(options, in_ram):
                 agent = agent.replace(**settings)
         else:
@@ -103,12 +103,13 @@ class Agents:
         found: dict[str, tuple[Agent[Any] | ErrorConfig, str]] = {}
         for name in self.known():
             try:
-                found[name] = self._find(name, Options())[0], "variable" if self._variable(name) is not None else "cell"
+                found[name] = self._find(name, Options())[0], "variable" if self.held(name) is not None else "cell"
             except ErrorConfig as error:
                 found[name] = error, "cell"
         return found
 
-    def _variable(self, name: str) -> Agent[Any] | None:
+    def held(self, name: str) -> Agent[Any] | None:
+        """The Agent that a variable of this name holds."""
         from agentroute import Agent
 
         value = self._names().get(name)
@@ -159,7 +160,7 @@ class Agents:
             )
         from agentroute import MemorySQLite
 
-        path = Path(value).expanduser().absolute()
+        path = Path(str(value)).expanduser().absolute()
         if path not in self._in_files:
             self._in_files[path] = MemorySQLite(path)
         return self._in_files[path]
@@ -185,7 +186,7 @@ def kind_of(value: object) -> str:
 
 def _check(agent: Agent[Any]) -> None:
     """Finds out before anything is sent, or recorded, that no schema can be made of the output type or of a tool."""
-    if agent.output is not None:
+    if agent.output not in (None, str):
         from agentroute.output import OutputSpec
 
         OutputSpec(agent.output, agent.output_mode)

@@ -66,6 +66,11 @@ class Card:
         return self.state != "running"
 
     @property
+    def asking(self) -> bool:
+        """Whether the model is at work now, and not a tool."""
+        return not self.ended and self.turn > max((turn.turn_index for turn in self.turns), default=0)
+
+    @property
     def duration_s(self) -> float | None:
         known = self.run.duration_s if self.run else None
         return self.elapsed_s if known is None else known

@@ -6,11 +6,15 @@ Only a plain name counts: no attribute, index, call or format. `{{name}}` gives 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
 
 from agentroute.config import Secret
 from agentroute.errors import ErrorConfig
+
+from .agents import kind_of, passes
 
 __all__ = ["MAX_CHARACTERS", "interpolate"]
 
@@ -44,17 +48,44 @@ def _text_of(name: str, value: object) -> str:
     from agentroute.agent import Agent
 
     as_written = f"to send the characters themselves, write {{{{{name}}}}}"
-    if isinstance(value, _NOT_DATA):
-        raise ErrorConfig(f"{{{name}}} is a {type(value).__name__}, which has no place in a prompt\n{as_written}")
-    if _is_secret(value):
+    if passes(lambda value: isinstance(value, _NOT_DATA), value):
+        raise ErrorConfig(f"{{{name}}} is {kind_of(value)}, which has no place in a prompt\n{as_written}")
+    if passes(_is_secret, value):
         raise ErrorConfig(f"{{{name}}} holds a secret ({type(value).__name__}); secrets are not put into prompts\n{as_written}")
-    if isinstance(value, Agent):
+    if passes(lambda value: isinstance(value, Agent), value):
         raise ErrorConfig(f"{{{name}}} is an agent, which has no place in a prompt; run it and fill in its Result\n{as_written}")
     try:
-        text = str(value)
+        text = _whole_table(name, value) or str(value)
+    except ErrorConfig:
+        raise
     except Exception as error:
         raise ErrorConfig(f"{{{name}}} cannot be turned into text: str() raised {type(error).__name__}") from error
     return _bounded(name, text)
+
+
+def _whole_table(name: str, value: Any) -> str | None:
+    """All of a table or array, whose `str` is shortened; None when the value is neither. Told by its class, so that
+    pandas and numpy are not imported here."""
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(value).__mro__}
+    if not kinds & {"pandas.DataFrame", "pandas.Series", "numpy.ndarray"}:
+        return None
+    array = "numpy.ndarray" in kinds
+    part = "[:20]" if array else ".head(20).to_csv()"
+    hint = f"fill in a part of it: part = {name}{part}, then {{part}}"
+    size = " × ".join(f"{length:,}" for length in value.shape)
+    too_long = f"{{{name}}} has {size} values, more than the {MAX_CHARACTERS:,} characters that are filled in\n{hint}"
+    if value.size > MAX_CHARACTERS:
+        raise ErrorConfig(too_long)
+    if array:
+        text = sys.modules["numpy"].array2string(value, threshold=value.size + 1)
+    elif "pandas.Series" in kinds:
+        text = value.to_string()
+    else:
+        numbered = type(value.index).__name__ == "RangeIndex" and value.index.name is None
+        text = value.to_csv(index=not numbered, lineterminator="\n").rstrip("\n")
+    if len(text) > MAX_CHARACTERS:
+        raise ErrorConfig(too_long)
+    return str(text)
 
 
 def _bounded(name: str, text: str) -> str:

@@ -7,6 +7,7 @@ import secrets
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,21 @@ from .plain import asked_line, output_text, told_line, usage_line
 
 __all__ = ["LiveView"]
 
-HEARTBEAT_S = 1.0
-"""How long a running card may stay as it is; then `tick` draws it anew, so that its seconds go on while nothing happens."""
+HEARTBEAT_S = 10.0
+"""How long a running card may stay as it is; then `tick` draws it anew, so that its seconds go on while nothing happens.
+
+A redraw replaces what the page holds, and with it what the reader has selected, so it is not done for seconds alone.
+"""
+BURST = 10
+"""Redraws in as many periods, also where tool calls are drawn at once; the start of a tool call may be one more."""
 
 
 class LiveView:
     """Draws a run from its events: `show()`, `update(event)` for each, `tick()` now and then, `close()` always.
 
     In a kernel it is one output, redrawn at most `rate_hz` times a second; what came since the last redraw is drawn by a
-    timer of the running event loop or by the next `tick()`, and `close()` draws the last state. In a terminal, text is
+    timer of the running event loop or by the next `tick()`, and `close()` draws the last state. The start of a tool call
+    is drawn at once, as the tool may hold up both, and counts towards the next redraws. In a terminal, text is
     printed as it comes and nothing is painted twice. `card` is the run so far.
 
     `shell` is the IPython shell, by default the one that runs. `clock` is a monotonic clock in seconds. The methods may
@@ -88,7 +95,8 @@ class _Cell:
         self._card, self._shell, self._clock, self._period_s = card, shell, clock, period_s
         self._display_id = secrets.token_hex(8)
         self._shown_at: float | None = None
-        self._drawn_at = 0.0
+        self._drawn_at: deque[float] = deque(maxlen=BURST + 1)
+        """When it was last drawn; the oldest first."""
         self._dirty = False
 
     def show(self) -> None:
@@ -100,16 +108,24 @@ class _Cell:
         """Draws, or says in how many seconds that is allowed."""
         self.show()
         self._dirty = True
+        if isinstance(event, ToolCallStart) and self._wait_s(self._clock(), BURST + 1) <= 0:
+            self._draw(self._clock())
         return self.tick()
 
     def tick(self) -> float | None:
         if self._shown_at is None or (self._card.ended and not self._dirty):
             return None
         now = self._clock()
-        wait_s = self._drawn_at + (self._period_s if self._dirty else HEARTBEAT_S) - now
+        calm_s = self._wait_s(now, 1) if self._dirty else self._drawn_at[-1] + HEARTBEAT_S - now
+        wait_s = max(calm_s, self._wait_s(now, BURST))
         if wait_s <= 0:
             self._draw(now)
         return wait_s if self._dirty else None
+
+    def _wait_s(self, now: float, n: int) -> float:
+        """Seconds until it may be drawn, if there are to be at most `n` redraws in `n` periods, or in `BURST` of them."""
+        periods = min(n, BURST)
+        return self._drawn_at[-n] + periods * self._period_s - now if len(self._drawn_at) >= n else 0.0
 
     def close(self) -> None:
         self.show()
@@ -117,7 +133,8 @@ class _Cell:
 
     def _draw(self, now: float, update: bool = True) -> None:
         assert self._shown_at is not None
-        self._drawn_at, self._dirty = now, False
+        self._drawn_at.append(now)
+        self._dirty = False
         self._card.elapsed_s = now - self._shown_at
         bundle = {"text/html": to_html(self._card), "text/plain": to_text(self._card)}
         # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
@@ -132,6 +149,8 @@ class _Terminal:
         self._held = ""
         """The end of the text so far that only the next piece can explain."""
         self._line_open = False
+        self._answered = False
+        """Whether what was printed last is text of the model."""
         self._last = ""
         """The last character taken in: a joiner is shown or written out according to what stands before it."""
         self._said = self._thought = 0
@@ -159,13 +178,15 @@ class _Terminal:
                 self._line(f"{one_line(event.record.tool_name, 60)} {told_line(event.record)}")
             case AgentEnd() if self._card.output is not None and self._said != self._card.turn:
                 self._line(visible(output_text(self._card.output)))
+                self._answered = True
         return None
 
     def tick(self) -> float | None:
         return None
 
     def close(self) -> None:
-        self._line(usage_line(self._card))
+        self._end_line()
+        self._line(f"\n{usage_line(self._card)}" if self._answered else usage_line(self._card))
 
     def _text(self, piece: str) -> None:
         text = self._held + piece
@@ -175,11 +196,12 @@ class _Terminal:
             return
         before = self._last if self._last.isprintable() else ""
         self._write(visible(before + text)[len(before) :])
-        self._last = text[-1]
+        self._last, self._answered = text[-1], True
 
     def _line(self, line: str) -> None:
         self._end_line()
         self._write(line + "\n")
+        self._answered = False
 
     def _end_line(self) -> None:
         if self._held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Unicode
 
-from agentroute.errors import ErrorConfig
+from agentroute.errors import ErrorAgent, ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
@@ -24,6 +25,8 @@ from .interpolation import interpolate
 from .transform import AWAITED, AgentLine, CellTransform
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentroute import Agent, Result
@@ -48,13 +51,14 @@ HELP = f"""Run an agent on the text of the cell.
 
 NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
 model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
-run only, unless the cell has a --- and so defines it anew.
+run only, unless the cell has a --- and so defines it anew: what its first line does not say stays as it was.
+A line \\--- stands for a line --- of the text itself.
 
 Options:
 {option_lines()}
 
 {{name}} is filled from the notebook's variables, once; {{{{name}}}} gives a literal {{name}}; other braces stay.
-The Result of the last run is always `_agent`, also the partial one of a run that failed or was stopped.
+`_agent` is the Result of the last %%agent or %agent run, also the partial one of a run that failed or was stopped.
 
 Example:
 
@@ -65,6 +69,8 @@ Example:
 """
 
 _SEPARATOR = re.compile(r"^---[ \t\r]*$", re.MULTILINE)
+_ESCAPED = re.compile(r"^\\(\\*---[ \t\r]*)$", re.MULTILINE)
+_HELP = ("help", "--help", "-h")
 
 
 @magics_class
@@ -110,17 +116,18 @@ class AgentMagics(Magics):
         Raises:
             ErrorConfig: a mistake in the cell; nothing was sent, nothing has changed.
         """
-        if cell is None and self._word(line):
+        if (cell is None or line.strip() in _HELP[1:]) and self._word(line):
             return None
         fill = partial(interpolate, names=self._names())
         arguments = parse(line, text_follows=cell is None, fill=fill)
         if not arguments.name:
             raise ErrorConfig(f"which agent? %%agent NAME{self._known()}")
+        self._check_bind(arguments.bind)
         text = arguments.text if cell is None else cell
         if arguments.define:
-            self._define(arguments, fill(_trimmed(text)))
+            self._define(arguments, fill(_trimmed(text if cell is None else _unescaped(text))))
             return None
-        above, separator, below = _halves(text) if cell is not None else ("", "", text)
+        above, separator, below = map(_unescaped, _halves(text)) if cell is not None else ("", "", text)
         instructions, prompt = fill(_trimmed(above)), fill(_trimmed(below))
         if not prompt.strip():
             where = "after the name" if cell is None else "below the ---" if separator else "below the first line"
@@ -131,6 +138,10 @@ class AgentMagics(Magics):
         else:
             agent = self._agents.get(arguments.name, arguments.options)
         return self._run(agent, prompt, arguments.bind)
+
+    def _check_bind(self, name: str | None) -> None:
+        if name is not None and self._agents.held(name):
+            raise ErrorConfig(f"--as {name}: the variable holds an Agent, which the Result would replace; choose another name")
 
     def _run(self, agent: Agent[Any], prompt: str, bind: str | None) -> Run:
         from .live import LiveView
@@ -158,7 +169,7 @@ class AgentMagics(Magics):
         """Whether the line was one of the magic's own words, which is done then."""
         word, name = [*line.split(maxsplit=1), "", ""][:2]
         name = name.strip()
-        if word and word not in RESERVED:
+        if word and word not in (*RESERVED, *_HELP):
             return False
         if word == "show":
             self._show(name)
@@ -237,6 +248,11 @@ def _halves(text: str) -> tuple[str, str, str]:
     return (text[: found.start()], found[0], text[found.end() :]) if found else ("", "", text)
 
 
+def _unescaped(text: str) -> str:
+    """With `\\---` at the start of a line read as `---`."""
+    return _ESCAPED.sub(r"\1", text)
+
+
 def _trimmed(text: str) -> str:
     """Without empty lines at the start and white space at the end; the first line keeps its indentation."""
     lines = text.splitlines(keepends=True)
@@ -269,6 +285,30 @@ _RESULT = {"text/html": _result_html, "text/plain": _result_plain}
 """How a Result is shown that is a cell's value: as its card."""
 
 
+def _show_error(
+    shell: Any, kind: type[ErrorAgent], error: ErrorAgent, trace: TracebackType | None, tb_offset: int | None = None
+) -> None:
+    """An ErrorAgent that left a plain cell, such as one of `agent.run(...)`: the error and the notebook's own line, and
+    not the library's sixty. `%tb` still shows everything."""
+    frames = list(traceback.walk_tb(trace))
+    library = [number for number, (frame, _) in enumerate(frames) if _module(frame).partition(".")[0] == "agentroute"]
+    shortened = library and library[0] > 0 and not shell.call_pdb and shell.InteractiveTB.mode != "Verbose"
+    if hasattr(error, "_render_traceback_") or not shortened:
+        shell.showtraceback((kind, error, trace), running_compiled_code=True)
+        return
+    from .formats import one_line
+
+    frame, line = frames[library[0] - 1]
+    code = linecache.getline(frame.f_code.co_filename, line).strip()
+    shell._get_exc_info((kind, error, trace))  # where %tb finds it
+    message = f"{kind.__name__}: {one_line(str(error), 500)}"
+    shell._showtraceback(kind, error, [message, f"(line {line}: {one_line(code, 100)}; %tb shows the traceback)"])
+
+
+def _module(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
 def _formatters(shell: InteractiveShell) -> list[tuple[Any, Any]]:
     """The shell's formatters that draw a Result, and how."""
     known = shell.display_formatter.formatters if shell.display_formatter is not None else {}
@@ -285,6 +325,8 @@ def load(shell: InteractiveShell) -> None:
     shell.input_transformer_manager.token_transformers.append(AgentLine)
     for formatter, draw in _formatters(shell):
         formatter.for_type_by_name("agentroute.result", "Result", draw)
+    if not shell.custom_exceptions:
+        shell.set_custom_exc((ErrorAgent,), _show_error)  # type: ignore[no-untyped-call]
     if default_store() is None:
         set_default_store(magics.store)
 
@@ -302,6 +344,8 @@ def unload(shell: InteractiveShell) -> None:
     shell.input_transformer_manager.token_transformers.remove(AgentLine)
     for formatter, _ in _formatters(shell):
         formatter.pop("agentroute.result.Result", None)
+    if shell.custom_exceptions == (ErrorAgent,):
+        shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
     if default_store() is magics.store:
         set_default_store(None)
     magics.store.close()

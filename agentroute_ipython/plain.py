@@ -12,9 +12,12 @@ from .card import Card
 from .formats import call_text, cost_text, count_text, cut, one_line, plural, seconds_text, visible
 
 __all__ = [
+    "CUT_SHORT",
     "asked_line",
     "call_line",
+    "call_word",
     "error_line",
+    "error_name",
     "json_value",
     "maybe_charged",
     "output_text",
@@ -28,6 +31,8 @@ TEXT = 4000
 """Characters of the answer in the plain form; the Result has all of them."""
 CALLS = 20
 """Tool calls that are listed in the plain form."""
+CUT_SHORT = {"length": "cut off at the token limit", "content_filter": "stopped by the content filter"}
+"""Finish reasons after which an answer is not the whole one."""
 _REFUSED = {f"ErrorModel{kind}" for kind in ("Connection", "Key", "Credit", "Request", "RateLimit", "Server")}
 
 
@@ -53,7 +58,7 @@ def usage_items(card: Card) -> list[str]:
     """Items of the usage line, not yet made visible; the first one is the state."""
     run, calls = card.run, list(card.calls.values())
     failed = sum(call.status == "error" for call in calls)
-    items = [card.state]
+    items = [_state(card)]
     if n_turns := max(len(card.turns), run.n_turns if run else 0):
         items.append(plural(n_turns, "model call"))
     if calls:
@@ -66,6 +71,16 @@ def usage_items(card: Card) -> list[str]:
     return [item for item in items if item]
 
 
+def _state(card: Card) -> str:
+    """`done`, `done, cut off at the token limit`, `done, empty answer`, `failed`, …"""
+    if card.state != "done":
+        return card.state
+    less = CUT_SHORT.get(card.turns[-1].finish_reason or "") if card.turns else None
+    if less is None and card.output is None and not card.answer.strip():
+        less = "empty answer"
+    return f"done, {less}" if less else "done"
+
+
 def call_line(card: Card, call: ToolCallRecord) -> str:
     """`order_status(order_id="4821") -> shipped, 0.2 s`"""
     return f"{asked_line(call)} {'running' if card.is_running(call) else told_line(call)}"
@@ -73,22 +88,34 @@ def call_line(card: Card, call: ToolCallRecord) -> str:
 
 def asked_line(call: ToolCallRecord) -> str:
     """`order_status(order_id="4821")`"""
-    return one_line(call_text(call.tool_name, call.arguments_text), 160)
+    return one_line(call_text(call.tool_name, call.arguments_text), 120)
 
 
 def told_line(call: ToolCallRecord) -> str:
     """`-> shipped, 0.2 s`, or `-> TimeoutError: …, 5.0 s`"""
-    told = one_line(call.result_text or "", 160)
+    told = one_line(call.result_text or "", 80)
     if call.status != "ok":
-        word = one_line(call.error_type or call.status, 60)
+        word = call_word(call)
         told = f"{word}: {told}" if told else word
     cost = cost_text(call.cost_usd) if call.cost_usd is not None else ""
     return ", ".join(part for part in (f"-> {told}", seconds_text(call.duration_s), cost) if part)
 
 
+def call_word(call: ToolCallRecord) -> str:
+    """How a call went that did not go well: the class of its error, or `interrupted`."""
+    return call.status if call.status == "interrupted" else one_line(call.error_type or call.status, 60)
+
+
 def error_line(card: Card) -> str:
-    """`ErrorBudget: spent …`; an empty string for a run without an error."""
-    return ": ".join(one_line(part, 500) for part in (card.error_type, card.error_text) if part)
+    """`ErrorBudget: spent …`, `Interrupted: …`; an empty string for a run without an error."""
+    return ": ".join(one_line(part, 500) for part in (error_name(card), card.error_text) if part)
+
+
+def error_name(card: Card) -> str:
+    """The class of the error that ended the run, `Interrupted` where it was stopped; empty for a run without an error."""
+    if not card.error_type and not card.error_text:
+        return ""
+    return "Interrupted" if card.state == "interrupted" else card.error_type or "Failed"
 
 
 def maybe_charged(turn: TurnRecord) -> bool:

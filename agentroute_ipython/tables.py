@@ -44,7 +44,9 @@ class Table:
             + "</tr>"
             for row in self.rows
         )
-        return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+        # The two `ignore` classes keep MathJax from reading "$5 … $50" as a formula.
+        start = '<table class="mathjax_ignore tex2jax_ignore">'
+        return f"{start}{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
 
 
 def agents_table(agents: Mapping[str, tuple[Agent[Any] | ErrorConfig, str]]) -> Table:

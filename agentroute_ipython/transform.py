@@ -29,7 +29,7 @@ class CellTransform:
         self._shell = shell
 
     def __call__(self, lines: list[str]) -> list[str]:
-        first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+        first = next((number for number, line in enumerate(lines) if not _is_blank(line)), len(lines))
         if first == len(lines):
             return lines
         head = lines[first].strip()
@@ -58,6 +58,11 @@ class AgentLine(EscapedCommand):
             if rest and rest[0].string == "%" and _split(rest[0].line[rest[0].start[1] :].strip())[0] == "%agent":
                 return cls(rest[0].start)
         return None
+
+
+def _is_blank(line: str) -> bool:
+    """Whether a line above the magic says nothing: it is empty, or a comment."""
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def _split(head: str) -> tuple[str, str]:

@@ -12,6 +12,13 @@ from agentroute.models.weights import cache_dir, pull
 _WEIGHTS = cache_dir().parent  # before the tests get a home of their own
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the real model are marked `model`: they keep every core busy, so they run by themselves."""
+    for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.model)
+
+
 @pytest.fixture(autouse=True)
 def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the user's keys, settings or runs; the cache of weights stays where it is."""

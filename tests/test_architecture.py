@@ -14,7 +14,7 @@ LEVELS = [
     ["errors", "message", "records", "events", "result"],
     ["_sse", "_threads", "config", "context", "schema", "tools", "output", "calling", "prices", "history", "_sqlite",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory", "models.base", "models.wire"],
-    ["_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.prompted_tools",
+    ["_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
      "models.local", "models.routing", "models", "store"],
     ["loop", "recorder"],
     ["frames", "agent", "testing", "cli", "__main__", "__init__"],

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentroute import Agent, ErrorTruncated, LLMRequest, LLMResponse, Message, tool
+from agentroute.models.json_text import JSONString
 from agentroute.models.prompted_schema import shape, turn_schema
-from agentroute.models.prompted_tools import JSONString, ModelPromptedTools
+from agentroute.models.prompted_tools import ModelPromptedTools
+from agentroute.output import OUTPUT_TOOL
 from agentroute.testing import ModelScripted
 
 
@@ -202,6 +204,27 @@ def test_a_model_that_knows_tools_is_asked_as_it_is():
 
     assert asyncio.run(both()) == ("a", ["b", None])
     assert inner.requests == [question, question]
+
+
+def typed(name=OUTPUT_TOOL):
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    return [*TOOLS, {"type": "function", "function": {"name": name, "description": "d", "parameters": parameters}}]
+
+
+def test_a_typed_answer_is_the_answer_and_no_tool():
+    question = asked(request(tools=typed()))
+    assert branches(question) == ["order_status", "refund", "answer"]
+    assert 'write {"answer": {…}} with the keys city (string).' in question.messages[0].content
+    assert OUTPUT_TOOL not in question.messages[0].content
+    assert call_of(answered('{"answer": {"city": "Rome"}}', tools=typed())) == (OUTPUT_TOOL, '{"city": "Rome"}')
+
+
+def test_a_typed_answer_that_was_refused_stands_as_the_model_wrote_it():
+    history = [Message("user", "Where?"), assistant(OUTPUT_TOOL, '{"city": 1}', "a"), Message("tool", "It does not fit.", tool_call_id="a", name=OUTPUT_TOOL)]
+    beside_tools = asked(request(*history, tools=typed())).messages
+    alone = asked(request(*history, tools=typed()[2:], tool_choice="required")).messages
+    assert [message.content for message in beside_tools[-2:]] == ['{"answer": {"city": 1}}', "It does not fit."]
+    assert [message.content for message in alone[-2:]] == ['{"city": 1}', "It does not fit."]
 
 
 # ---- the schema ---------------------------------------------------------------------------------------------------

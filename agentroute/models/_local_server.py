@@ -75,20 +75,26 @@ def _serve(settings: dict[str, Any]) -> tuple[Any, int]:
     threads = settings.get("threads") or usable_threads()
     params = xllamacpp.CommonParams()
     params.model.path = settings["path"]
-    params.model_alias = {settings["alias"]}
-    params.api_keys = [settings["api_key"]]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = settings["n_ctx"]
-    params.n_parallel = settings["n_parallel"]
-    params.kv_unified = True  # requests share the context, so one alone may fill it
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = threads
-    params.cache_ram_mib = 0  # by default up to 8 GB of old prompts
-    params.ui = False
-    params.endpoint_slots = False
-    params.warmup = False
-    params.verbosity = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    options = {
+        "model_alias": {settings["alias"]},
+        "api_keys": [settings["api_key"]],
+        "hostnames": ["127.0.0.1"],
+        "hostname": "127.0.0.1",  # its name in older versions
+        "port": 0,
+        "n_ctx": settings["n_ctx"],
+        "n_parallel": settings["n_parallel"],
+        "kv_unified": True,  # requests share the context, so one alone may fill it
+        "cache_ram_mib": 0,  # by default up to 8 GB of old prompts
+        "ui": False,
+        "webui": False,  # its name in older versions
+        "endpoint_slots": False,
+        "warmup": False,
+        "verbosity": 1,
+    }
+    for name, value in options.items():
+        if hasattr(params, name):
+            setattr(params, name, value)
     server = xllamacpp.Server(params)
     return server, int(server.listening_address.rpartition(":")[2])
 

@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall
+from ..output import OUTPUT_TOOL
 from .base import Model, completed
+from .json_text import JSONString, first_object, sendable
 from .prompted_schema import shape, turn_schema
 
 __all__ = ["ModelPromptedTools"]
@@ -104,7 +106,7 @@ class ModelPromptedTools:
         if not plan.offers:
             if not any(message.role == "tool" or message.tool_calls for message in request.messages):
                 return replace(request, tools=None, tool_choice=None)
-            return replace(request, messages=_conversation(request.messages, as_json=False), tools=None, tool_choice=None)
+            return replace(request, messages=_conversation(request.messages, plan), tools=None, tool_choice=None)
         extra = {**self.extra, **request.extra}
         return replace(
             request,
@@ -123,14 +125,16 @@ class ModelPromptedTools:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How one request is asked: the tools offered (none: as it is), whether an answer in words is allowed, the JSON schema.
+    """How one request is asked: the tools offered (none: as it is), the schema of an answer (None: it must call), of all.
 
     `direct` names the one tool that must be called: then the JSON is its arguments and nothing around them.
+    `answer_tool` names the tool through which the loop takes a typed answer: to the model, its call is the answer.
     """
 
     offers: list[Mapping[str, Any]]
     answer: Mapping[str, Any] | None = None
     direct: str | None = None
+    answer_tool: str | None = None
     schema: Mapping[str, Any] | None = None
     next_id: str = ""
 
@@ -139,12 +143,20 @@ def _plan(request: LLMRequest, text_limit: int | None) -> _Plan:
     functions = [tool["function"] for tool in request.tools or [] if isinstance(tool.get("function"), Mapping)]
     if not functions or request.tool_choice == "none":
         return _Plan([])
+    next_id = _new_id(request.messages)
     required = request.tool_choice == "required"
-    direct = functions[0]["name"] if required and len(functions) == 1 else None
-    offers = functions if required else [function for function in functions if function["name"] not in _repeated(request.messages)]
+    if required and len(functions) == 1:
+        schema = turn_schema(functions, None, direct=True, text_limit=text_limit)
+        return _Plan(functions, None, functions[0]["name"], schema=schema, next_id=next_id)
     answer = None if required else _answer_schema(request.response_format)
-    schema = turn_schema(offers, answer, direct=direct is not None, text_limit=text_limit)
-    return _Plan(offers or functions, answer, direct, schema, _new_id(request.messages))
+    typed = next((function for function in functions if function["name"] == OUTPUT_TOOL), None)
+    if typed is not None:
+        functions = [function for function in functions if function is not typed]
+        answer = typed.get("parameters") or {"type": "object"}
+    tired = set() if answer is None else _repeated(request.messages)
+    offers = [function for function in functions if function["name"] not in tired]
+    schema = turn_schema(offers, answer, direct=False, text_limit=text_limit)
+    return _Plan(functions, answer, None, OUTPUT_TOOL if typed is not None else None, schema, next_id)
 
 
 def _answer_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -198,7 +210,7 @@ def _messages(messages: Sequence[Message], plan: _Plan) -> list[Message]:
             turns = [Message(role, text) for role, text in (*_GREETING, *example)]
         else:
             parts.append("Example:\n" + "\n".join(f"{role}: {text}" for role, text in (*example, *_GREETING, *_THANKS)))
-    return [Message("system", "\n\n".join(parts)), *turns, *_conversation(rest, as_json=plan.direct is None)]
+    return [Message("system", "\n\n".join(parts)), *turns, *_conversation(rest, plan)]
 
 
 def _line(function: Mapping[str, Any]) -> str:
@@ -212,18 +224,24 @@ def _how(answer: Mapping[str, Any] | None) -> str:
     words = 'Reply in JSON. To use a tool, write {"tool": "NAME", "arguments": {…}}.'
     if answer is None:
         return words
-    what = '"TEXT"' if answer == {"type": "string"} else json.dumps(shape(answer), ensure_ascii=False)
-    return words + f' To answer the user, write {{"answer": {what}}}.'
+    if answer == {"type": "string"}:
+        return words + ' To answer the user, write {"answer": "TEXT"}.'
+    return words + f' To answer the user, write {{"answer": {{…}}}} with the keys {_keys(answer)}.'
 
 
 def _ask_for_arguments(function: Mapping[str, Any]) -> str:
+    return f"Reply in JSON with the keys {_keys(function.get('parameters') or {})}."
+
+
+def _keys(schema: Mapping[str, Any]) -> str:
     # In prose, not as a JSON object: a small model copies the words of an object into its answer.
-    parameters = shape(function.get("parameters") or {})
-    keys = [f"{name} ({what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)})" for name, what in parameters.items()]
-    return f"Reply in JSON with the keys {', '.join(keys)}." if keys else "Reply with {}."
+    parameters = shape(schema)
+    if not isinstance(parameters, Mapping):
+        return "that fit"
+    return ", ".join(f"{name} ({what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)})" for name, what in parameters.items())
 
 
-def _conversation(messages: Sequence[Message], *, as_json: bool) -> list[Message]:
+def _conversation(messages: Sequence[Message], plan: _Plan) -> list[Message]:
     """Messages without tool calls and tool results: a call is what the model wrote, a result is told by the user.
 
     Where one message made several calls, each stands before its own result. Neighbours of one role become one message,
@@ -240,28 +258,35 @@ def _conversation(messages: Sequence[Message], *, as_json: bool) -> list[Message
             text, extra = message.text, message.extra
             for wire in message.tool_calls:
                 call = ToolCall.from_wire(wire)
-                told.append(Message("assistant", "\n".join(filter(None, (text, _call_text(call)))), extra=extra))
+                told.append(Message("assistant", "\n".join(filter(None, (text, _call_text(call, plan)))), extra=extra))
                 text, extra = "", {}
                 if (result := results.get(call.id)) is not None:
                     answered.add(call.id)
                     told.append(Message("user", _result_text(call.name, result)))
-        elif message.role == "assistant" and as_json:
+        elif message.role == "assistant" and plan.offers and plan.direct is None:
             told.append(Message("assistant", json.dumps({"answer": message.text}, ensure_ascii=False), extra=message.extra))
         else:
             told.append(message)
     return _merged(told)
 
 
-def _call_text(call: ToolCall) -> str:
+def _call_text(call: ToolCall, plan: _Plan) -> str:
+    """A call as the model wrote it."""
     try:
         arguments = json.loads(call.arguments_text)
     except (ValueError, RecursionError):
         arguments = {}
-    return json.dumps({"tool": call.name, "arguments": arguments}, ensure_ascii=False)
+    written = {"tool": call.name, "arguments": arguments}
+    if call.name == plan.direct:
+        written = arguments
+    elif call.name == plan.answer_tool:
+        written = {"answer": arguments}
+    return json.dumps(written, ensure_ascii=False)
 
 
 def _result_text(name: str, message: Message) -> str:
-    return f"Result of {name}: {message.text or '(no output)'}"
+    text = message.text or "(no output)"
+    return text if name == OUTPUT_TOOL else f"Result of {name}: {text}"
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:
@@ -279,7 +304,6 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
 
 _ANSWER_HEAD = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
 _CUT_CALL = re.compile(r'\s*\{\s*"tool"\s*:\s*"([^"\\]*)(?:"\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL)
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class _Reader:
@@ -316,16 +340,18 @@ class _Reader:
         """The inner response in the loop's terms. Cut-off calls keep the finish reason `length`, which says not to run them."""
         cut = response.finish_reason == "length"
         if self.plan.direct is not None:
-            return self._called(response, self.plan.direct, _json_in(self._raw)[0] or self._raw)
+            return self._called(response, self.plan.direct, first_object(self._raw)[0] or self._raw)
         if self._plain or self._string is not None:
             text = self._raw if self._string is None else "".join(self._answer)
             whole = self._string is not None and self._string.closed
             return replace(response, content=text or None, finish_reason="stop" if cut and whole else response.finish_reason)
-        _, value = _json_in(self._raw)
+        _, value = first_object(self._raw)
         if isinstance(value, Mapping) and isinstance(value.get("tool"), str):
             return self._called(response, value["tool"], _arguments_text(value.get("arguments")))
         if isinstance(value, Mapping) and "answer" in value:
             answer = value["answer"]
+            if self.plan.answer_tool is not None:
+                return self._called(response, self.plan.answer_tool, _arguments_text(answer))
             text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
             return replace(response, content=sendable(text) or None)
         if cut and (call := _CUT_CALL.match(self._raw)):
@@ -333,96 +359,13 @@ class _Reader:
         return replace(response, content=self._raw or None)
 
     def _called(self, response: LLMResponse, name: str, arguments: str) -> LLMResponse:
-        whole = _json_in(self._raw)[0] is not None
+        whole = first_object(self._raw)[0] is not None
         reason = "tool_calls" if response.finish_reason in ("stop", None) or whole else response.finish_reason
         call = ToolCall(self.plan.next_id, name, sendable(arguments))
         return replace(response, content=None, tool_calls=[call.to_wire()], finish_reason=reason)
-
-
-def _json_in(text: str) -> tuple[str | None, Any]:
-    """The JSON object of a text and its value: all of it, in a code fence, or first in it; (None, None) when there is none."""
-    fenced = _FENCED.search(text)
-    for candidate in (text.strip(), fenced[1].strip() if fenced else ""):
-        if not candidate.startswith("{"):
-            continue
-        try:
-            value, end = json.JSONDecoder(strict=False).raw_decode(candidate)
-        except (ValueError, RecursionError):
-            continue
-        return candidate[:end], value
-    return None, None
 
 
 def _arguments_text(arguments: Any) -> str:
     if isinstance(arguments, str):
         return arguments
     return json.dumps({} if arguments is None else arguments, ensure_ascii=False)
-
-
-def sendable(text: str) -> str:
-    """The text with half characters (lone surrogates), which no UTF-8 can carry, replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-_SPECIAL = re.compile(r'["\\]')
-_UNICODE = re.compile(r"\\u([0-9a-fA-F]{4})")
-
-
-class JSONString:
-    """Decodes the inside of a JSON string piece by piece, wherever it is cut; `closed` once its end quote has come.
-
-    Lenient where models are careless: raw line breaks stand for themselves, as does the letter after an unknown escape.
-    Halves of a character that do not belong together become U+FFFD.
-    """
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._held = ""
-
-    def feed(self, text: str) -> str:
-        text, self._held = self._held + text, ""
-        out: list[str] = []
-        position = 0
-        while not self.closed and position < len(text):
-            special = _SPECIAL.search(text, position)
-            end = special.start() if special else len(text)
-            out.append(text[position:end])
-            position = end
-            if special is None:
-                break
-            if text[position] == '"':
-                self.closed = True
-                break
-            decoded, length = _escape(text, position)
-            if not length:  # the rest of the escape is still to come
-                self._held = text[position:]
-                break
-            out.append(decoded)
-            position += length
-        return sendable("".join(out))
-
-
-def _escape(text: str, start: int) -> tuple[str, int]:
-    """What the escape at `start` stands for and how long it is; length 0 when its end is still to come."""
-    if len(text) < start + 2:
-        return "", 0
-    letter = text[start + 1]
-    if letter != "u":
-        return _ESCAPES.get(letter, letter), 2
-    if len(text) < start + 6:
-        return "", 0
-    first = _UNICODE.match(text, start)
-    if first is None:
-        return "\ufffd", 2
-    code = int(first[1], 16)
-    if not 0xD800 <= code < 0xDC00:
-        return ("\ufffd" if 0xDC00 <= code < 0xE000 else chr(code)), 6
-    follower = text[start + 6 : start + 12]
-    if len(follower) < 6 and "\\u".startswith(follower[:2]):
-        return "", 0
-    second = _UNICODE.match(follower)
-    low = int(second[1], 16) if second else 0
-    if 0xDC00 <= low < 0xE000:
-        return chr(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)), 12
-    return "\ufffd", 6

@@ -93,11 +93,12 @@ def test_options_of_one_run_change_neither_definition_nor_variable(notebook: Not
     assert (held.model, list(held.tools_map)) == ("m", ["order_status"])
 
 
-def test_new_definition_begins_from_nothing(notebook: Notebook) -> None:
-    notebook.agents.define("bot", Options("m", ("order_status",), instructions="Old."))
-    notebook.agents.define("bot", Options("m", instructions="New."))
+def test_new_definition_keeps_what_it_does_not_mention(notebook: Notebook) -> None:
+    notebook.agents.define("bot", Options("m", ("order_status",), instructions="Old.", max_cost=0.25, max_turns=3))
+    notebook.agents.define("bot", Options(instructions="New.", max_turns=4))
     agent = notebook.agents.get("bot", Options())
-    assert (agent.instructions, agent.tools_map) == ("New.", {})
+    assert (agent.instructions, list(agent.tools_map)) == ("New.", ["order_status"])
+    assert (agent.model, agent.max_cost, agent.max_turns) == ("m", 0.25, 4)
 
 
 def test_defining_a_variable_binds_it_to_a_changed_copy(notebook: Notebook) -> None:
@@ -135,16 +136,16 @@ def test_tools_may_be_functions_tools_and_lists_of_them(notebook: Notebook) -> N
     [
         ({"tools": ("order_staus",)}, "no function or Tool called order_staus in the notebook; did you mean order_status?"),
         ({"tools": ("numbr",)}, "no function or Tool called numbr in the notebook"),
-        ({"tools": ("number",)}, "--tools number: expected a function, a Tool or a list of them; it is a int"),
+        ({"tools": ("number",)}, "--tools number: expected a function, a Tool or a list of them; it is an int"),
         ({"tools": ("Invoice",)}, "--tools Invoice: expected a function, a Tool or a list of them; it is a ModelMetaclass"),
         ({"output": "Invoce"}, "no type called Invoce in the notebook; did you mean Invoice?"),
         ({"output": "boool"}, "no type called boool in the notebook; did you mean bool?"),
-        ({"output": "number"}, "--output number: expected a type; it is a int"),
+        ({"output": "number"}, "--output number: expected a type; it is an int"),
         (
             {"memory": "rma"},
             "no variable called rma holds a memory; did you mean ram?\nFor a file, write an ending or a folder: rma.db",
         ),
-        ({"memory": "number"}, "--memory number: expected a memory, or the path of a file; it is a int"),
+        ({"memory": "number"}, "--memory number: expected a memory, or the path of a file; it is an int"),
     ],
 )
 def test_what_is_not_there_is_answered_with_the_nearest(notebook: Notebook, options: dict[str, Any], said: str) -> None:
@@ -167,11 +168,17 @@ def test_unknown_agent_is_answered_with_the_nearest(notebook: Notebook) -> None:
     assert notebook.agents.known() == ["support"]
 
 
-def test_definition_without_a_model_says_what_it_had_before(notebook: Notebook) -> None:
-    notebook.agents.define("bot", Options("m", instructions="Old."))
-    said = notebook.mistake(ask=lambda agents: agents.define, model=None, instructions="New.")
-    assert said.startswith("agent bot needs a model (before, it had --model m): --model MODEL, or a default")
-    assert notebook.agents.get("bot", Options()).instructions == "Old."
+@pytest.mark.parametrize(("name", "meant"), [("suport", "support"), ("shwo", "show"), ("lisst", "list"), ("hlep", "help")])
+def test_misspelt_name_is_no_new_agent_of_the_default_model(notebook: Notebook, name: str, meant: str) -> None:
+    notebook.model = "m"
+    notebook.agents.define("support", Options())
+    said = f"no agent called {name}; did you mean {meant}? A new agent of that name needs --model"
+    assert notebook.mistake(name, model=None) == said
+    assert notebook.mistake(name, ask=lambda agents: agents.define, model=None) == said
+    assert notebook.agents.known() == ["support"]
+    assert notebook.agents.get("other", Options()).name == "other"
+    assert notebook.agents.get(name, Options("m")).name == name
+    assert notebook.agents.get(name, Options()).name == name
 
 
 def test_default_model_is_the_one_of_the_moment(notebook: Notebook) -> None:
@@ -188,7 +195,74 @@ def test_model_may_be_a_variable_that_holds_one(notebook: Notebook) -> None:
     assert notebook.agents.get("bot", Options("scripted")).model is model
     notebook.model = "scripted"
     assert notebook.agents.get("other", Options()).model is model
-    assert notebook.agents.get("third", Options("number")).model == "number"
+
+
+def test_model_may_be_a_variable_that_holds_its_name(notebook: Notebook) -> None:
+    notebook.names["which"] = "ollama/llama"
+    assert notebook.agents.get("bot", Options("which")).model == "ollama/llama"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ehco", "no variable called ehco holds a Model; did you mean echo?"),
+        ("number", "--model number: expected a Model, or a text that names one; the variable holds an int"),
+        ("order_status", "--model order_status: expected a Model, or a text that names one; the variable holds a function"),
+        ("ModelScripted", "--model ModelScripted: expected a Model, or a text that names one; the variable holds a type"),
+        ("nothing", "--model nothing: expected a Model, or a text that names one; the variable holds an empty text"),
+    ],
+)
+def test_model_that_is_surely_not_meant_is_refused(notebook: Notebook, model: str, said: str) -> None:
+    notebook.names |= {"echo": ModelScripted([]), "ModelScripted": ModelScripted, "nothing": ""}
+    assert notebook.mistake(model=model) == said
+
+
+@pytest.mark.parametrize("model", ["echo-2", "acme/ehco", "echo2", "gpt"])
+def test_name_of_a_model_that_is_unlike_any_variable_is_taken_as_it_is(notebook: Notebook, model: str) -> None:
+    notebook.names["echo"] = ModelScripted([])
+    assert notebook.agents.get("bot", Options(model)).model == model
+
+
+class Odd:
+    """Raises whatever it is asked."""
+
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError("no attribute")
+
+
+def test_odd_object_in_the_notebook_breaks_nothing(notebook: Notebook) -> None:
+    notebook.names |= {"odd": Odd(), "echo": ModelScripted([])}
+    notebook.agents.define("bot", Options("echo"))
+    assert list(notebook.agents.all()) == ["bot"]
+    assert "did you mean echo?" in notebook.mistake(model="ehco")
+    assert "did you mean order_status?" in notebook.mistake(tools=("order_staus",))
+    assert "did you mean Invoice?" in notebook.mistake(output="Invoce")
+    assert "did you mean ram?" in notebook.mistake(memory="rma")
+    for options in ({"model": "odd"}, {"tools": ("odd",)}, {"output": "odd"}, {"memory": "odd"}):
+        assert "an Odd" in notebook.mistake(**options)
+
+
+class NoSchema:
+    pass
+
+
+def takes_no_schema(value: NoSchema) -> str:
+    return ""
+
+
+@pytest.mark.parametrize("options", [{"output": "NoSchema"}, {"tools": ("takes_no_schema",)}])
+def test_type_without_a_schema_is_a_mistake_and_changes_nothing(notebook: Notebook, options: dict[str, Any]) -> None:
+    notebook.names |= {"NoSchema": NoSchema, "takes_no_schema": takes_no_schema, "held": Agent("held", model="m")}
+    held = notebook.names["held"]
+    assert "NoSchema" in notebook.mistake("bot", **options)
+    assert "NoSchema" in notebook.mistake("bot", ask=lambda agents: agents.define, **options)
+    assert "NoSchema" in notebook.mistake("held", ask=lambda agents: agents.define, **options)
+    assert notebook.names["held"] is held
+    assert notebook.agents.known() == ["held"]
 
 
 def test_memory_in_ram_stays_with_the_agent_until_it_is_defined_anew(notebook: Notebook) -> None:

@@ -24,12 +24,12 @@ from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, STORY, asks, call, ca
 
 # Everything a card may consist of. `class` and `style` have few values, all of them ours.
 TAGS = {
-    "section", "style", "p", "br", "div", "details", "summary", "b", "i", "span", "code", "pre",
+    "section", "style", "p", "br", "wbr", "div", "details", "summary", "b", "i", "span", "code", "pre",
     "table", "caption", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
 ATTRIBUTES = {
     "class": {
-        "agr-answer", "agr-error", "agr-run", "agr-steps", "agr-turn", "agr-output", "agr-state", "agr-dim", "agr-bad", "agr-busy",
+        "agr-answer", "agr-answer agr-asking", "agr-error", "agr-run", "agr-steps", "agr-turn", "agr-output", "agr-state", "agr-dim", "agr-bad", "agr-busy",
         *(f"agr agr-{state} mathjax_ignore tex2jax_ignore" for state in ("running", "done", "failed", "interrupted")),
     },
     "style": {"text-align:left", "text-align:left;font-weight:normal", "white-space:pre-wrap"},
@@ -38,7 +38,7 @@ ATTRIBUTES = {
     "dir": {"auto"},
     "open": {None},
 }  # fmt: skip
-VOID = {"br"}
+VOID = {"br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -77,11 +77,13 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return self.texts["section"][0].replace("\xa0", " ")
+        return self.texts["section"][0].replace("\xa0", " ").strip()
 
     @property
     def summary(self) -> str:
-        return next(text for text in self.texts["summary"] if "support" in text).replace("\xa0", " ")
+        """The usage line; while the run goes on, nothing opens and it stands in a part of its own."""
+        parts = [*self.texts.get("summary", ()), *self.texts.get("div", ())]
+        return next(text for text in parts if text.startswith("support")).replace("\xa0", " ").partition("\n")[0]
 
 
 def page(shown: Card) -> Page:
@@ -109,10 +111,19 @@ def test_timeline_lists_turns_and_calls_in_order() -> None:
     assert "answer" in rows[5] and "60080$0.0030" in rows[5]
 
 
-def test_timeline_is_closed_when_done_and_open_while_running_or_failed() -> None:
-    running = card(until=lambda event: isinstance(event, ToolCallStart))
+def test_timeline_is_closed_when_done_and_open_when_failed() -> None:
     failed = ended([turn(1, error_type="ErrorModelServer")], error=ErrorModelServer("overloaded"), status="error")
-    assert [("open", None) in page(shown).attributes for shown in (card(), running, failed)] == [False, True, True]
+    assert [("open", None) in page(shown).attributes for shown in (card(), failed)] == [False, True]
+
+
+def test_nothing_opens_while_the_run_goes_on_as_a_redraw_would_close_it() -> None:
+    shown = ended([turn(1), turn(2)], [call(1, 1, arguments_text=json.dumps({"q": "why " * 100}), result_text="two\nlines")])
+    shown._reasoning = {1: ["hm " * 500]}
+    assert page(shown).tags.count("details") == 4
+    shown.state = "running"
+    assert "details" not in page(shown).tags
+    assert page(shown).texts["code"] == ['search(q="' + "why " * 16 + "why w…", "two lines"]
+    assert len(page(shown).texts["th"][5]) < 200
 
 
 def test_running_call_is_there_as_it_starts() -> None:
@@ -134,7 +145,8 @@ def test_failure_shows_error_first_and_what_came_before_it() -> None:
     shown = card([LOOK, ErrorModelServer("the provider answered 502", status=502)])
     assert page(shown).texts["p"][0] == "ErrorModelServer the provider answered 502"
     assert "failed · 2 model calls · 1 tool call" in page(shown).summary
-    assert page(shown).texts["tr"][-1].startswith("Turn 2 failed: ErrorModelServer")
+    assert page(shown).texts["tr"][-1].startswith("Turn 2 failed")
+    assert page(shown).text.count("ErrorModelServer") == 1
     assert to_text(shown).splitlines()[-2] == "ErrorModelServer: the provider answered 502"
 
 
@@ -152,6 +164,10 @@ def test_interruption_is_no_alarm_and_keeps_the_partial_answer() -> None:
         )
     )
     assert page(shown).texts["p"] == ["Interrupted stopped", "Let me look."]
+    assert to_text(shown).splitlines()[-2] == "Interrupted: stopped"
+    shown.calls[1, 1].error_type = shown.turns[-1].error_type = "ErrorInterrupted"
+    assert "ErrorInterrupted" not in page(shown).text + to_text(shown)
+    assert page(shown).texts["tr"][1].startswith("Turn 1 interrupted")
     assert "interrupted" in page(shown).texts["tr"][-1] and "running" not in page(shown).text
 
 
@@ -212,6 +228,38 @@ def test_answering_model_is_named_where_it_is_another() -> None:
     shown = page(ended([turn(1, response_model=MODEL), turn(2, response_model="other/model")]))
     assert "·" not in shown.texts["tr"][1]
     assert "· other/model" in shown.texts["tr"][2]
+
+
+@pytest.mark.parametrize(
+    ("finish", "words"),
+    [("length", "done, cut off at the token limit"), ("content_filter", "done, stopped by the content filter"), ("stop", "done")],
+)
+def test_answer_that_is_not_whole_says_so_in_every_form(finish: str, words: str) -> None:
+    shown = ended([turn(1, finish_reason="length"), turn(2, finish_reason=finish)], output="Half an ans")
+    assert page(shown).summary.startswith(f"support · {words} · 2 model calls")
+    assert usage_line(shown).startswith(f"{words}, 2 model calls")
+    assert to_text(shown).splitlines()[-1].startswith(f"{words}, 2 model calls")
+    assert ("agr-state" in page_classes(shown)) == (words == "done")
+
+
+def test_empty_answer_says_so() -> None:
+    for shown in (card([says("")]), ended([turn(1, finish_reason="stop")], output=" ")):
+        assert page(shown).summary.startswith("support · done, empty answer · 1 model call")
+        assert to_text(shown).startswith("done, empty answer, 1 model call")
+    assert usage_line(ended([turn(1)], output=[])).startswith("done, 1 model call")
+
+
+def test_cursor_stands_only_while_the_model_is_asked() -> None:
+    states = {kind: card(until=lambda event, kind=kind: isinstance(event, kind)) for kind in (TextDelta, TurnEnd, ToolCallStart)}
+    assert {kind: "agr-answer agr-asking" in page_classes(shown) for kind, shown in states.items()} == {
+        TextDelta: True, TurnEnd: False, ToolCallStart: False,
+    }  # fmt: skip
+    assert "agr-answer agr-asking" not in page_classes(card())
+    assert "agr-answer agr-asking" in page_classes(states[ToolCallStart].apply(TurnStart(2)))
+
+
+def page_classes(shown: Card) -> list[str | None]:
+    return [value for name, value in page(shown).attributes if name == "class"]
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -277,6 +325,45 @@ def test_ordinary_run_is_small() -> None:
     html, text = to_html(card()), to_text(card())
     assert len(html.encode()) + len(text.encode()) < 6_500
     assert len(html.encode()) - len(STYLE) < 3_000
+
+
+@pytest.mark.parametrize(("n_calls", "limit"), [(1, 10_000), (3, 10_000), (5, 10_000), (8, 10_500)])
+def test_run_with_long_results_is_small(n_calls: int, limit: int) -> None:
+    hits = json.dumps([{"title": f"Article {n}", "text": "How to send it back. " * 18} for n in range(5)])
+    calls = [
+        call(n, 1, arguments_text='{"query": "returns of parcels", "limit": 5}', result_text=hits) for n in range(1, n_calls + 1)
+    ]
+    figures = {"input_tokens": 1412, "output_tokens": 58, "cost_usd": 0.0021, "duration_s": 1.1}
+    turns = [turn(n, finish_reason="tool_calls", **figures) for n in range(1, n_calls + 1)]
+    shown = ended([*turns, turn(n_calls + 1, finish_reason="stop", **figures)], calls, output="You may send it back. " * 15)
+    assert len(hits) > 2_000
+    assert len(to_html(shown).encode()) + len(to_text(shown).encode()) < limit
+
+
+def test_short_values_are_whole_and_long_ones_share_what_is_left() -> None:
+    short, long = "s" * 150, "l" * 10_000
+    shown = page(ended([turn(1)], [call(1, 1, result_text=short), *(call(1, n, result_text=long) for n in (2, 3, 4, 5))]))
+    assert shown.texts["code"][1] == short
+    assert len(set(map(len, shown.texts["pre"]))) == 1 and len(shown.texts["pre"]) == 4
+    assert sum(map(len, shown.texts["code"] + shown.texts["pre"])) < 5_000
+
+
+def test_changed_duration_changes_its_own_line_only() -> None:
+    figures = {"finish_reason": "stop", "output_tokens": 5}
+    before = to_html(
+        ended([turn(1, duration_s=1.0, **figures), turn(2, **figures)], [call(1, 1)], error_text="x", error_type="E")
+    )
+    after = to_html(ended([turn(1, duration_s=2.0, **figures), turn(2, **figures)], [call(1, 1)], error_text="x", error_type="E"))
+    pairs = list(zip(before.split("\n"), after.split("\n"), strict=True))
+    assert [left for left, right in pairs if left != right] == [next(left for left, _ in pairs if "Turn 1" in left)]
+    assert len(pairs) >= 10 and pairs[0][0].endswith("</style>")
+
+
+def test_long_word_may_be_broken_without_a_style_sheet() -> None:
+    html = to_html(ended([turn(1)], [call(1, 1, result_text="a&" * 500)], output="x" * 3000 + " " + "word " * 100))
+    assert max(len(word) for word in re.findall(r"x+", html)) == 60
+    assert "&<wbr>amp;" not in html and Page(html).texts["p"][0].startswith("x" * 3000)
+    assert "word<wbr>" not in html and html.count("<wbr>") > 60
 
 
 def test_huge_values_are_cut_with_a_note_and_stay_whole_in_the_record() -> None:

@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import numpy
+import pandas
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -100,6 +102,10 @@ class Unprintable:
         (Secret("sk-secret"), "holds a secret (Secret)"),
         (re, "is a module"),
         (len, "is a builtin_function_or_method"),
+        (pandas.DataFrame({"a": range(60_000), "b": 1}), "has 60,000 × 2 values, more than the 100,000 characters"),
+        (pandas.DataFrame({"a": ["long" * 20] * 2_000}), "has 2,000 × 1 values, more than the 100,000 characters"),
+        (pandas.Series(range(100_001)), "has 100,001 values, more than the 100,000 characters"),
+        (numpy.zeros((400, 400)), "has 400 × 400 values, more than the 100,000 characters"),
         (interpolate, "is a function"),
         (Unprintable, "is a type"),
         (Unprintable(), "cannot be turned into text: str() raised KeyError"),
@@ -124,3 +130,31 @@ def test_longest_value_is_filled_in() -> None:
 
 def test_other_values_give_their_text() -> None:
     assert interpolate("{a} {b} {c}", {"a": [1, "x"], "b": None, "c": Path("p")}) == "[1, 'x'] None p"
+
+
+def test_table_is_filled_in_whole() -> None:
+    table = pandas.DataFrame({"city": [f"city{n}" for n in range(500)], "n": range(500)})
+    filled = interpolate("{t}", {"t": table}).splitlines()
+    assert (filled[0], filled[1], filled[-1], len(filled)) == ("city,n", "city0,0", "city499,499", 501)
+    assert interpolate("{t}", {"t": table.set_index("city")[:1]}) == "city,n\ncity0,0"
+    assert len(interpolate("{t}", {"t": table["n"]}).splitlines()) == 500
+
+
+def test_array_is_filled_in_whole() -> None:
+    filled = interpolate("{a}", {"a": numpy.arange(2_000)})
+    assert "..." not in filled
+    assert filled.split()[-1] == "1999]"
+
+
+def test_refused_table_says_how_to_send_a_part() -> None:
+    with pytest.raises(ErrorConfig, match=r"part = df\.head\(20\)\.to_csv\(\), then \{part\}"):
+        interpolate("{df}", {"df": pandas.DataFrame({"a": range(200_000)})})
+
+
+def test_odd_object_is_no_crash() -> None:
+    class Odd:
+        @property
+        def __class__(self) -> type:
+            raise RuntimeError("no class")
+
+    assert "Odd object" in interpolate("{odd}", {"odd": Odd()})

@@ -134,10 +134,38 @@ def test_change_in_the_quiet_time_is_drawn_by_the_loop_of_the_thread(kernel: Ker
 
 def test_seconds_go_on_while_nothing_happens(view: LiveView, kernel: Kernel, clock: Clock) -> None:
     view.show()
-    for _ in range(20):
+    for _ in range(100):
         clock.now += 0.25
         view.tick()
-    assert [message["data"]["text/plain"] for message in kernel.published[1:]] == [f"running, {n}.0 s" for n in range(1, 6)]
+    assert [message["data"]["text/plain"] for message in kernel.published[1:]] == ["running, 10.0 s", "running, 20.0 s"]
+
+
+def test_start_of_a_tool_call_is_drawn_at_once_as_the_tool_may_hold_up_all_else(
+    view: LiveView, kernel: Kernel, clock: Clock
+) -> None:
+    view.show()
+    for number in range(100):  # two seconds of text, drawn ten times in each
+        clock.now += 0.02
+        view.update(TextDelta(f"{number} ", 1))
+    clock.now += 0.01
+    view.update(TurnEnd(turn(1), "Let me look.", [], ended([turn(1)]).run))
+    before = len(kernel.published)
+    view.update(ToolCallStart(call(1, 1, tool_name="look", status="interrupted", result_text=None)))
+    assert len(kernel.published) == before + 1 and "look(" in kernel.html and ">running<" in kernel.html
+
+
+def test_many_tool_calls_are_ten_redraws_a_second_and_one(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    for number in range(1, 3001):
+        clock.now += 0.001
+        view.update(ToolCallStart(call(1, number, tool_name=f"look{number}")))
+        view.update(TextDelta("x", 1))
+    assert 28 <= len(kernel.times) <= 34
+    for start in kernel.times:
+        assert sum(start <= moment < start + 0.999 for moment in kernel.times) <= 11
+    clock.now += 1
+    view.tick()
+    assert "look3000" in kernel.html
 
 
 def test_close_draws_the_last_state_once(view: LiveView, kernel: Kernel) -> None:
@@ -236,8 +264,9 @@ def test_terminal_prints_each_piece_once_and_in_order(terminal: Terminal) -> Non
     assert lines[3] == 'refund(order_id="4821", amount=4.9)'
     assert lines[4].startswith("refund -> refunded 4.90 USD, ")
     assert lines[5:8] == ANSWER.split("\n")
-    assert lines[8].startswith("done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, $0.0070, ")
-    assert len(lines) == 9
+    assert lines[8] == ""
+    assert lines[9].startswith("done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, $0.0070, ")
+    assert len(lines) == 10
 
 
 def test_terminal_prints_a_delta_as_it_comes(terminal: Terminal) -> None:
@@ -252,7 +281,7 @@ def test_terminal_prints_an_answer_that_was_not_streamed(terminal: Terminal) -> 
 
 def test_terminal_prints_a_structured_answer_that_came_as_a_call(terminal: Terminal) -> None:
     story = [TurnStart(1), TurnEnd(turn(1), "", [], ended([turn(1)]).run), AgentEnd(Result({"total": 3}))]
-    assert printed(terminal, story)[:3] == ["{", '  "total": 3', "}"]
+    assert printed(terminal, story)[:4] == ["{", '  "total": 3', "}", ""]
 
 
 def test_terminal_shows_a_failed_call_and_a_failed_run(terminal: Terminal) -> None:
@@ -269,7 +298,7 @@ def test_terminal_announces_reasoning_once(terminal: Terminal) -> None:
 def test_terminal_controls_cannot_come_in_pieces(terminal: Terminal) -> None:
     deltas = ["a\x1b", "[31", "mred\x1b[0m ", "\x1b", "]0;title\x07", "\r", "\nnew", "👩\u200d", "👧", " \u202ex", "end\x1b"]
     printed(terminal, [TurnStart(1), *(TextDelta(delta, 1) for delta in deltas)])
-    assert terminal.text.startswith("ared \\x1b]0;title\\x07\nnew👩\u200d👧 \\u202exend\\x1b\ninterrupted")
+    assert terminal.text.startswith("ared \\x1b]0;title\\x07\nnew👩\u200d👧 \\u202exend\\x1b\n\ninterrupted")
 
 
 def test_terminal_ends_an_open_line_before_the_next(terminal: Terminal) -> None:
@@ -296,4 +325,4 @@ def test_view_without_ipython_prints(monkeypatch: pytest.MonkeyPatch) -> None:
         view = LiveView()
         view.update(TextDelta("Hello.", 1))
         view.close()
-    assert output.getvalue() == "Hello.\ninterrupted\n"
+    assert output.getvalue() == "Hello.\n\ninterrupted\n"

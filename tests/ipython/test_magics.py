@@ -155,9 +155,30 @@ def test_options_of_a_run_end_with_it(notebook: Notebook) -> None:
 
 def test_options_beside_a_separator_belong_to_the_definition(notebook: Notebook) -> None:
     notebook.run(FIRST)
-    notebook.run("%%agent support --model scripted --temperature 0.5\nBe brief.\n---\nhi")
+    notebook.run("%%agent support --temperature 0.5 --tools refund\nBe brief.\n---\nhi")
     notebook.run("%%agent support\nhi")
-    assert (notebook.request.temperature, notebook.request.tools, notebook.asked[0]) == (0.5, None, ("system", "Be brief."))
+    assert (notebook.request.temperature, notebook.asked[0]) == (0.5, ("system", "Be brief."))
+    assert len(notebook.request.tools) == 1
+
+
+def test_separator_in_a_pasted_prompt_drops_no_limit_and_no_tool(notebook: Notebook) -> None:
+    notebook.run(FIRST)
+    notebook.run("%%agent support\nA mail:\n---\nSee below.")
+    notebook.run("%%agent support\nhi")
+    assert len(notebook.request.tools) == 2
+    shown = notebook.run("%agent show support")
+    assert "max_cost      0.25" in shown
+    assert "tools         order_status, refund" in shown
+
+
+def test_backslash_makes_a_separator_part_of_the_text(notebook: Notebook) -> None:
+    notebook.run("%%agent bot -m scripted\nOne.\n\\---\nTwo.\n\\\\---\nThree.\\---")
+    assert notebook.asked == [("user", "One.\n---\nTwo.\n\\---\nThree.\\---")]
+    notebook.run("%%agent bot -m scripted\nOne.\n\\---\n---\nTwo.\n\\---")
+    assert notebook.asked == [("system", "One.\n---"), ("user", "Two.\n---")]
+    notebook.run("%%agent bot -m scripted --define\nOne.\n\\---\nTwo.")
+    notebook.run("%agent bot hi")
+    assert notebook.asked == [("system", "One.\n---\nTwo."), ("user", "hi")]
 
 
 def test_defining_an_agent_of_a_variable_changes_the_variable(notebook: Notebook) -> None:
@@ -191,11 +212,18 @@ def test_other_lines_are_no_separators(notebook: Notebook, line: str) -> None:
     assert notebook.asked == [("user", f"One.\n{line}\nTwo.")]
 
 
-def test_nothing_above_the_separator_defines_without_instructions(notebook: Notebook) -> None:
+def test_nothing_above_the_separator_keeps_the_instructions(notebook: Notebook) -> None:
     notebook.run(FIRST)
-    notebook.run("%%agent support -m scripted\n---\nhi")
+    notebook.run("%%agent support --max-turns 2\n---\nhi")
     notebook.run("%agent support hi")
+    assert notebook.asked == [("system", "You are a concise, accurate support agent."), ("user", "hi")]
+    notebook.run("%%agent plain -m scripted\n---\nhi")
     assert notebook.asked == [("user", "hi")]
+
+
+def test_comments_above_the_magic_are_skipped(notebook: Notebook) -> None:
+    notebook.run("# the first one\n\n%%agent bot -m scripted\n# not skipped\nhi")
+    assert notebook.asked == [("user", "# not skipped\nhi")]
 
 
 def test_empty_lines_around_the_text_are_left_out(notebook: Notebook) -> None:
@@ -313,6 +341,22 @@ def test_failed_run_binds_its_partial_result_and_fails_the_cell(notebook: Notebo
     ]
 
 
+def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook["bot"] = Agent("bot", model=ModelScripted([ToolCall("1", "refund", {"order_id": "1"})] * 2), tools=[refund], max_turns=1)
+    result = notebook.cell("x = 1\nbot.run('hi')")
+    assert isinstance(result.error_in_exec, ErrorMaxTurns)
+    assert capsys.readouterr().out.splitlines() == [
+        "ErrorMaxTurns: turn 2 would pass max_turns=1; raise max_turns, or see .result for the turns so far",
+        "(line 2: bot.run('hi'); %tb shows the traceback)",
+    ]
+    assert "agentroute/loop.py" in notebook.run("%tb")
+
+
+def test_error_that_the_notebook_raises_itself_is_shown_as_ever(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.cell("from agentroute import ErrorAgent\nraise ErrorAgent('mine')")
+    assert "----> 2 raise ErrorAgent('mine')" in capsys.readouterr().out
+
+
 def test_traceback_of_a_failed_run_can_be_asked_for(notebook: Notebook) -> None:
     def fail(request: LLMRequest) -> Exception:
         return ErrorModelKey("the key was refused", status=401)
@@ -388,13 +432,19 @@ MISTAKES = [
     ("%%agent support --define --as x -m scripted\nBe brief.", "--as needs a run"),
     ("%%agent other -m scripted -t x\nBe brief.\n---\nhi", "no function or Tool called x"),
     ("%agent support hi --max-cost 1", "--max-cost comes after the prompt"),
+    ("%agent support hi -t refund", "-t comes after the prompt"),
+    ("%%agent support --as held\nhi", "--as held: the variable holds an Agent, which the Result would replace"),
+    ("%%agent held --as held\nhi", "--as held: the variable holds an Agent"),
+    ("%%agent support -m scriptde\nhi", "no variable called scriptde holds a Model; did you mean scripted?"),
+    ("%%agent support -o NoSchema\nhi", "cannot make a JSON Schema"),
+    ("%%agent 🙂\nhi", "'🙂' cannot be the name of an agent; a name is made of letters"),
 ]
 
 
 @pytest.mark.parametrize(("source", "said"), MISTAKES, ids=[source.splitlines()[0] for source, _ in MISTAKES])
 def test_mistake_is_a_usage_error_and_nothing_is_sent(notebook: Notebook, source: str, said: str) -> None:
     notebook.run(FIRST)
-    notebook.shell.push({"Invoice": int, "empty": " "})
+    notebook.shell.push({"Invoice": int, "empty": " ", "held": Agent("held"), "NoSchema": type("NoSchema", (), {})})
     assert notebook.mistake(source).startswith(said)
     assert "support" in notebook.run("%agent list")
 
@@ -419,7 +469,7 @@ def test_list_and_show_say_what_there_is(notebook: Notebook) -> None:
     assert "sk-secret" not in notebook.run("%agent show bot")
 
 
-@pytest.mark.parametrize("line", ["%agent", "%agent help"])
+@pytest.mark.parametrize("line", ["%agent", "%agent help", "%agent --help", "%agent -h", "%%agent --help\nhi"])
 def test_help_names_every_option(notebook: Notebook, line: str) -> None:
     said = notebook.run(line)
     assert all(option.flag in said and option.about in said for option in OPTIONS)
@@ -453,6 +503,7 @@ def traces(shell: InteractiveShell) -> dict[str, Any]:
         "configurables": list(shell.configurables),
         "names": sorted(shell.user_ns),
         "store": default_store(),
+        "errors": shell.custom_exceptions,
     }
 
 

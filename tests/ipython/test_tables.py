@@ -24,6 +24,11 @@ def test_html_is_escaped() -> None:
     assert "a<br>b" in Table([("x", "a\nb")])._repr_html_()
 
 
+def test_dollar_signs_are_kept_from_mathjax() -> None:
+    table = Table([("instructions", "Refund $5 at once, $50 when asked.")])
+    assert table._repr_html_().startswith('<table class="mathjax_ignore tex2jax_ignore"><tbody>')
+
+
 def test_agents_are_listed_with_model_tools_and_instructions() -> None:
     agents = {
         "bot": (Agent("bot", model="m", tools=[order_status], instructions="Be\nbrief."), "cell"),

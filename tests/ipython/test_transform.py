@@ -107,6 +107,7 @@ def test_cell_inside_another_cell_is_not_awaited() -> None:
         ("%%agent bot\r\nhi\r\n", "bot", "hi\r\n"),
         ("%%agent bot", "bot", ""),
         ("%%agent what?\nhi\n", "what?", "hi\n"),
+        ("# why\n\n  # not\n%%agent bot\n# x\nhi\n", "bot", "# x\nhi\n"),
     ],
 )
 def test_first_line_is_parted_from_the_body(source: str, line: str, body: str) -> None:
