@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +145,8 @@ class Config:
         Raises:
             ErrorConfig: the file cannot be written.
         """
+        import tempfile
+
         lines = self.config_file.read_text(encoding="utf-8-sig").splitlines() if self.config_file.is_file() else []
         kept = [line for line in lines if line.partition("=")[0].strip() != "api_key"]
         problem = ""
