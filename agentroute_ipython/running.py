@@ -202,9 +202,7 @@ class _Interrupts:
         on_loop_of: the task of the cell, when the run shares its loop; it is never broken into itself.
     """
 
-    def __init__(
-        self, on_loop_of: asyncio.Task[Any] | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, on_loop_of: asyncio.Task[Any] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = 0
         self._before: Any = None
         self._cell, self._clock = on_loop_of, clock

@@ -38,9 +38,9 @@ _SOURCE = """
 & .agr-error { margin: 0; padding: 12px 18px; border-inline-start: 4px solid var(--agr-bad); background: var(--agr-soft); white-space: pre-wrap; }
 &.agr-interrupted .agr-error { border-color: var(--agr-dim); }
 & .agr-run { font-size: .9em; }
-& .agr-run > :first-child { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
-& .agr-run > :first-child b { color: var(--agr-text); }
-& .agr-run > :first-child > span { white-space: nowrap; }
+& .agr-run > :where(:first-child) { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
+& .agr-run > :where(:first-child) b { color: var(--agr-text); }
+& .agr-run > :where(:first-child) > span { white-space: nowrap; }
 & summary { cursor: pointer; }
 & b { font-weight: 600; }
 & .agr-steps { overflow-x: auto; border-top: 1px solid var(--agr-line); padding: 4px 0 8px; }

@@ -31,7 +31,18 @@ for event in [TurnStart(1), *(TextDelta(text, 1) for text in HOSTILE)]:
     view.update(event)
 view.close()
 """
+LONG = r"""
+from tests.ipython.sample_runs import call, ended, turn
+from agentroute_ipython.live import LiveView
+
+calls = [call(1, 1, arguments_text="z" * 150, result_text="y" * 1500)]
+view = LiveView()
+view.show()
+view.card.__dict__.update(ended([turn(1)], calls, output="x" * 3000, error_text="w" * 500, error_type="E").__dict__)
+view.close()
+"""
 # What of a colour is left after its transparency, and how far two colours are apart (WCAG 2.2, 1.4.3).
+COLOUR = "element => getComputedStyle(element).color"
 CONTRAST = """
 element => {
     const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -78,6 +89,8 @@ def test_card_is_legible_and_loads_nothing(lab: Lab, theme: Theme) -> None:
             expect(card.get_by_role("rowheader", name="Turn 3")).to_be_visible()
             for part in ("p", "summary", ".agr-state", "thead th", ".agr-dim", "code"):
                 assert card.locator(part).first.evaluate(CONTRAST) >= 4.5, part
+            state, name = card.locator(".agr-run > summary b", has_text="done"), card.locator("b", has_text="support")
+            assert state.evaluate(COLOUR) != name.evaluate(COLOUR)  # done is green
             assert overflow(page) == []
             assert page.foreign_requests == []
             assert page.console_errors == []
@@ -137,3 +150,31 @@ def test_card_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
             rows = shown.locator("tr").all_inner_texts()
             assert rows[1].split("\t")[0] == "Turn 1 tool calls" and 'order_status(order_id="4821")' in rows[2]
             assert shown.locator("td[colspan]").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
+
+
+def test_long_words_stay_inside_the_page_of_an_untrusted_notebook(lab: Lab) -> None:
+    lab.write("long.ipynb", [f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})", LONG])
+    with lab.open("long.ipynb") as page:
+        page.run_all()
+        page.save()
+        page.reopen_untrusted()
+        shown = page.cell_output(1)
+        expect(shown.locator("section")).to_contain_text("x" * 3000)
+        expect(shown.locator("style")).to_have_count(0)
+        shown.locator("section").evaluate("card => card.querySelectorAll('details').forEach(part => { part.open = true; })")
+        outside = "card => [...card.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > card.getBoundingClientRect().right + 1)"
+        assert shown.locator("section").evaluate(outside + ".map(e => e.tagName)") == []
+
+
+def test_card_has_nothing_to_open_while_the_run_goes_on(lab: Lab) -> None:
+    with ModelServer(story(pace=0.6)) as server:
+        lab.write("running.ipynb", [SETUP.format(base_url=server.base_url), CELL])
+        with lab.open("running.ipynb") as page:
+            page.run_cell(0)
+            page.run_cell(1, wait=False)
+            card = page.cell_output(1).locator(".agr")
+            expect(card).to_contain_text("Order 4821")
+            assert card.locator("details").count() == 0
+            assert card.locator(".agr-state").inner_text() == "running"
+            page.wait_idle()
+            expect(card.locator("details")).to_have_count(1)

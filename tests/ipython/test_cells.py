@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -138,6 +139,43 @@ def test_stop_takes_under_a_second_and_is_recorded(any_session: Session, name: s
     assert any_session.run("%agent support -m scripted -t order_status hi").status == "ok"
 
 
+BLOCKING = """
+async def blocking_tool() -> str:
+    print("blocking", flush=True)
+    time.sleep(20)
+    return "late"
+
+async def blocking_answer(request):
+    print("blocking", flush=True)
+    time.sleep(20)
+    return "late"
+
+from agentroute.testing import ModelFunction
+tool = Agent("tool", model=ModelScripted([ToolCall("1", "blocking_tool", {})] * 9), tools=[blocking_tool])
+model = Agent("model", model=ModelFunction(blocking_answer))
+"""
+
+
+@pytest.mark.parametrize("name", ["tool", "model"])
+def test_second_stop_breaks_into_code_that_blocks_the_loop(any_session: Session, name: str) -> None:
+    assert any_session.run(BLOCKING).status == "ok"
+    cell = any_session.start(f"%%agent {name}\nGo.")
+    cell.wait_for_output("blocking")
+    any_session.interrupt()
+    time.sleep(0.4)  # the first one is seen, and nothing comes of it
+    assert not cell.done
+    any_session.interrupt()
+    outcome = cell.outcome(timeout=10)
+    assert (outcome.status, outcome.ename) == ("error", "Interrupted")
+    assert outcome.stop_delay_s is not None
+    assert outcome.stop_delay_s < 1.5
+    assert any_session.evaluate("(_agent.interrupted, _agent.messages[0]['content'])") == (True, "Go.")
+    assert [(row["agent_name"], row["status"]) for row in rows(any_session)] == [(name, "interrupted")]
+    assert {row["status"] for row in rows(any_session, ToolCallRecord)} <= {"interrupted"}
+    assert any_session.run("%agent support -m scripted -t order_status hi").status == "ok"
+    assert any_session.run("await asyncio.sleep(0.01)").status == "ok"
+
+
 NESTED = {
     "run_cell_magic": "get_ipython().run_cell_magic('agent', '{name}', 'Go.')",
     "time": "%%time\n%%agent {name}\nGo.",
@@ -179,6 +217,15 @@ def test_plain_call_in_a_cell_works_and_is_recorded(any_session: Session) -> Non
     outcome = any_session.run("Agent('plain', model=scripted, tools=[order_status]).run('Go.').output")
     assert outcome.outputs == [{"text/plain": "'It is shipped.'"}]
     assert rows(any_session)[0]["agent_name"] == "plain"
+
+
+def test_plain_call_that_fails_is_two_lines(any_session: Session) -> None:
+    outcome = any_session.run("endless.run('Go.')")
+    assert (outcome.status, outcome.ename) == ("error", "ErrorMaxTurns")
+    assert outcome.traceback.splitlines() == [
+        f"ErrorMaxTurns: {outcome.evalue}",
+        "(line 1: endless.run('Go.'); %tb shows the traceback)",
+    ]
 
 
 def test_tools_share_the_loop_of_earlier_cells(any_session: Session) -> None:

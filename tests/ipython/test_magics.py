@@ -342,7 +342,9 @@ def test_failed_run_binds_its_partial_result_and_fails_the_cell(notebook: Notebo
 
 
 def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
-    notebook["bot"] = Agent("bot", model=ModelScripted([ToolCall("1", "refund", {"order_id": "1"})] * 2), tools=[refund], max_turns=1)
+    notebook["bot"] = Agent(
+        "bot", model=ModelScripted([ToolCall("1", "refund", {"order_id": "1"})] * 2), tools=[refund], max_turns=1
+    )
     result = notebook.cell("x = 1\nbot.run('hi')")
     assert isinstance(result.error_in_exec, ErrorMaxTurns)
     assert capsys.readouterr().out.splitlines() == [
@@ -353,6 +355,7 @@ def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: Notebook, ca
 
 
 def test_error_that_the_notebook_raises_itself_is_shown_as_ever(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.run("%colors nocolor")
     notebook.cell("from agentroute import ErrorAgent\nraise ErrorAgent('mine')")
     assert "----> 2 raise ErrorAgent('mine')" in capsys.readouterr().out
 
@@ -421,11 +424,11 @@ MISTAKES = [
     ),
     ("%%agent support\n{empty}\n", "the prompt is empty"),
     ("%agent support", "the prompt is empty; write after the name what to ask"),
-    ("%%agent\nhi", "which agent? %%agent NAME\nAgents of this notebook: support"),
+    ("%%agent\nhi", "which agent? %%agent NAME\nAgents of this notebook: held, support"),
     ("%%agent --model scripted\nhi", "which agent?"),
     ("%%agent list\nhi", "list is a word of %agent, so no agent can be called list"),
     ("%agent list all orders", "%agent list takes nothing more, got 'all orders'"),
-    ("%agent show", "which agent? %agent show NAME\nAgents of this notebook: support"),
+    ("%agent show", "which agent? %agent show NAME\nAgents of this notebook: held, support"),
     ("%agent show suport", "no agent called suport; did you mean support?"),
     ("%%agent support Where is it?\nhi", "unexpected 'Where is it?' after the name support"),
     ("%%agent support -i x -m scripted\nBe brief.\n---\nhi", "the instructions are given twice"),
@@ -436,7 +439,7 @@ MISTAKES = [
     ("%%agent support --as held\nhi", "--as held: the variable holds an Agent, which the Result would replace"),
     ("%%agent held --as held\nhi", "--as held: the variable holds an Agent"),
     ("%%agent support -m scriptde\nhi", "no variable called scriptde holds a Model; did you mean scripted?"),
-    ("%%agent support -o NoSchema\nhi", "cannot make a JSON Schema"),
+    ("%%agent support -o NoSchema\nhi", "no JSON Schema can be made for"),
     ("%%agent 🙂\nhi", "'🙂' cannot be the name of an agent; a name is made of letters"),
 ]
 

@@ -14,7 +14,7 @@ import pytest
 from agentroute import Agent, ErrorInterrupted, ErrorMaxTurns, LLMRequest, Result, ToolCall
 from agentroute.events import AgentEnd, AgentStart, Event, TextDelta
 from agentroute.testing import ModelFunction, ModelScripted
-from agentroute_ipython.running import Interrupted, Run, _Stopping, run_beside, run_here
+from agentroute_ipython.running import Interrupted, Run, _Interrupts, _Stopping, run_beside, run_here
 
 Events = Callable[[], AsyncGenerator[Event, None]]
 colour: ContextVar[str] = ContextVar("colour", default="none")
@@ -268,6 +268,64 @@ def test_run_that_never_begins_can_be_given_up() -> None:
     assert stopping.given_up(2, begun=False)
     now[0] = 104.0
     assert stopping.given_up(1, begun=False)
+
+
+def test_second_stop_keeps_what_was_said_so_far(way: Callable[[Run], None]) -> None:
+    cell = Cell(stubborn)
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert [message["content"] for message in cell.kept[0].messages] == ["hi"]
+
+
+@pytest.mark.parametrize("blocks", ["tool", "model"])
+def test_second_stop_breaks_into_code_that_blocks_the_loop(blocks: str) -> None:
+    async def blocking(*_: LLMRequest) -> str:
+        press_stop()
+        assert not threading.Event().wait(0.3), "the first one must not break in"
+        press_stop()
+        return "never said"
+
+    async def tool() -> str:
+        return await blocking()
+
+    agents = {
+        "tool": Agent("bot", model=ModelScripted([ToolCall("1", "tool", {})]), tools=[tool]),
+        "model": Agent("bot", model=ModelFunction(blocking)),
+    }
+    cell = Cell(partial(agents[blocks].events, "hi"))
+    with pytest.raises(Interrupted):
+        on_this_loop(cell.run)
+    assert cell.kept[0].interrupted
+    assert cell.kept[0].record.run.status == "interrupted"
+    assert {call.status for call in cell.kept[0].record.tool_calls} <= {"interrupted"}
+
+
+def test_two_stops_at_once_break_into_nothing_while_the_loop_ticks() -> None:
+    async def cell() -> int:
+        interrupts = _Interrupts(asyncio.current_task(), clock=lambda: 100.0)
+
+        async def press() -> None:
+            press_stop()
+            press_stop()
+
+        with interrupts:
+            await asyncio.create_task(press())
+        return interrupts.count
+
+    assert asyncio.run(cell()) == 2
+
+
+def test_stop_as_the_run_completes_leaves_the_cell_whole(way: Callable[[Run], None]) -> None:
+    class Late(Recorder):
+        def update(self, event: Event) -> None:
+            super().update(event)
+            if isinstance(event, AgentEnd):
+                press_stop()
+
+    cell = Cell.of("hello")
+    cell.run._view = cell.view = Late()
+    way(cell.run)
+    assert (cell.kept[0].output, cell.kept[0].interrupted) == ("hello", False)
 
 
 def test_cancelling_the_cell_stops_the_run() -> None:
