@@ -14,7 +14,7 @@ demo: .venv/demo
 
 lab: .venv/lab
 	@$(BIN)/agentroute local pull smollm2
-	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_quickstart.ipynb
 
 test: .venv/test /usr/bin/chromium lint
 	@$(BIN)/agentroute local pull smollm2
