@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent import Agent as Agent
     from .agent import RunStream as RunStream
+    from .content import image as image
     from .context import Context as Context
     from .errors import ErrorAgent as ErrorAgent
     from .errors import ErrorBudget as ErrorBudget
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from .result import Result as Result
     from .result import ResultDeploy as ResultDeploy
     from .store import RunStore as RunStore
+    from .summarize import HistorySummarize as HistorySummarize
+    from .tools import Deny as Deny
     from .tools import Tool as Tool
     from .tools import tool as tool
 
@@ -57,6 +60,7 @@ __version__ = "1.1.0"
 
 _HOME = {
     "agent": ("Agent", "RunStream"),
+    "content": ("image",),
     "context": ("Context",),
     "errors": (
         "ErrorAgent", "ErrorBudget", "ErrorConfig", "ErrorInterrupted", "ErrorMaxTurns", "ErrorMissingPackage",
@@ -72,7 +76,8 @@ _HOME = {
     "models.routing": ("resolve_model",),
     "result": ("Result", "ResultDeploy"),
     "store": ("RunStore",),
-    "tools": ("Tool", "tool"),
+    "summarize": ("HistorySummarize",),
+    "tools": ("Deny", "Tool", "tool"),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ._portal import GRACE_S, check_may_block, portal, run_blocking
 from .config import Secret, without_password
+from .content import Prompt
 from .errors import ErrorConfig, ErrorRun
 from .events import AgentEnd, AgentStart, Event
 from .loop import RunSpec, current_run, run_events
-from .message import Content
 from .models.base import Model
 from .models.routing import resolve_model
 from .output import OutputSpec, check_mode
@@ -58,7 +58,8 @@ class Agent(Generic[OutputT]):
         history: which messages are sent when a conversation grows long.
         store: a RunStore that records every run.
         approve: decides on calls of tools that need approval: a function of (ctx, call), plain or async, that returns
-            True, False or the reason for a denial. Left out, such calls are denied.
+            True, False, the reason for a denial, or Deny. Left out, such calls are denied.
+        memory_tools: offers the model tools to `remember`, `recall` and `forget` facts in the memory.
         temperature, max_tokens: model settings; None leaves them to the provider.
         timeout: seconds one model call may take in all.
         extra: further fields of the request body, such as `{"seed": 7}`.
@@ -86,6 +87,7 @@ class Agent(Generic[OutputT]):
         history: History | None = None,
         store: RunStore | None = None,
         approve: Approve | None = None,
+        memory_tools: bool = False,
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout: float | None = None,
@@ -116,9 +118,8 @@ class Agent(Generic[OutputT]):
         self.memory = _like("memory", memory, "get_messages", "add_messages")
         self.history = _like("history", history, "compact")
         self.store = _like("store", store, "save")
-        if approve is not None and not callable(approve):
-            raise ErrorConfig(f"approve must be a function of (ctx, call), got {type(approve).__name__}")
-        self.approve = approve
+        self.approve = _checked_approve(approve)
+        self.memory_tools = memory_tools
         self.temperature = _number("temperature", temperature, least=0)
         self.max_tokens = None if max_tokens is None else _whole("max_tokens", max_tokens, least=1)
         self.timeout = _number("timeout", timeout, least=0, above=True)
@@ -129,7 +130,8 @@ class Agent(Generic[OutputT]):
         self._validators: list[Callable[[Any, Any], Any]] = []
         if isinstance(tools, str) or not isinstance(tools, Sequence | None):
             raise ErrorConfig(f"tools must be a list of functions or Tools, got {type(tools).__name__}")
-        for item in tools or ():
+        offered: list[Any] = [*self._memory_tools(), *(tools or ())]
+        for item in offered:
             self._add_tool(item, replace=False)
 
     def __repr__(self) -> str:
@@ -149,13 +151,38 @@ class Agent(Generic[OutputT]):
         Raises:
             TypeError: an argument Agent does not take. ErrorConfig: as the constructor.
         """
-        settings = {name: getattr(self, name) for name in _SETTINGS} | {"tools": self.tools} | changes
+        own = [tool for tool in self.tools if tool not in self._memory_tools()]
+        settings = {name: getattr(self, name) for name in _SETTINGS} | {"tools": own} | changes
         name = settings.pop("name", self.name)
         copy: Agent[Any] = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)  # a subclass may keep more
         Agent.__init__(copy, name, **settings)
         copy._validators = list(self._validators)
         return copy
+
+    @classmethod
+    def model_validate(cls, settings: Mapping[str, Any]) -> Agent[Any]:
+        """An agent from a dictionary of constructor arguments, as it may stand in a file.
+
+        Raises:
+            ErrorConfig: no dictionary, no name, an argument Agent does not take, or as the constructor.
+        """
+        if not isinstance(settings, Mapping):
+            raise ErrorConfig(f"expected a dictionary of Agent's arguments, got {type(settings).__name__}")
+        known = {*_SETTINGS, "tools"}
+        if strange := [name for name in settings if name not in known]:
+            raise ErrorConfig(f"Agent takes no {', '.join(map(repr, strange))}; it takes {', '.join(sorted(known))}")
+        if "name" not in settings:
+            raise ErrorConfig("an agent needs a name")
+        return cls(**settings)
+
+    def model_dump(self) -> dict[str, Any]:
+        """The settings as a dictionary, for `model_validate`; without tools, and never with the key."""
+        return {name: getattr(self, name) for name in _SETTINGS if name != "api_key"}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Agent[Any]:
+        """`replace(**update)`, under pydantic's name for it."""
+        return self.replace(**(update or {}))
 
     # ---- tools and validators ---------------------------------------------------------------------------------
 
@@ -173,6 +200,17 @@ class Agent(Generic[OutputT]):
     def output_validators(self) -> list[Callable[[Any, Any], Any]]:
         """The validators, in order of registration; a copy."""
         return list(self._validators)
+
+    def _memory_tools(self) -> Sequence[Tool]:
+        if self.memory_tools is False:
+            return ()
+        if self.memory_tools is not True:
+            raise ErrorConfig(f"memory_tools must be True or False, got {self.memory_tools!r:.80}")
+        if self.memory is None:
+            raise ErrorConfig("memory_tools=True needs a memory, such as memory=MemorySQLite('agent.db')")
+        from .memory.tools import MEMORY_TOOLS
+
+        return MEMORY_TOOLS
 
     def _add_tool(self, item: Tool | Callable[..., Any], *, replace: bool) -> Tool:
         made = item if isinstance(item, Tool) else Tool.from_function(item) if callable(item) else None
@@ -226,7 +264,14 @@ class Agent(Generic[OutputT]):
     # ---- running ----------------------------------------------------------------------------------------------
 
     def _spec(
-        self, stream: bool, deps: Any, session_id: str | None, max_cost: float | None, max_turns: int | None
+        self,
+        stream: bool,
+        *,
+        deps: Any,
+        session_id: str | None,
+        max_cost: float | None,
+        max_turns: int | None,
+        approve: Approve | None,
     ) -> RunSpec:
         parent = current_run()
         store = self.store or (parent.store if parent else None) or default_store()
@@ -250,7 +295,7 @@ class Agent(Generic[OutputT]):
             timeout=self.timeout,
             extra=self.extra,
             stream=stream,
-            approve=self.approve or (parent.approve if parent else None),
+            approve=_checked_approve(approve) or self.approve or (parent.approve if parent else None),
             store=store,
         )
 
@@ -268,44 +313,47 @@ class Agent(Generic[OutputT]):
 
     def events(
         self,
-        prompt: Content,
+        prompt: Prompt,
         *,
         stream: bool = True,
         deps: Any = None,
         session_id: str | None = None,
         max_cost: float | None = None,
         max_turns: int | None = None,
+        approve: Approve | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The typed events of one run, recorded as they pass; the last is AgentEnd, which also carries a failure.
 
         Args as `run`; `stream` asks the model for text as it is written.
         """
-        spec = self._spec(stream, deps, session_id, max_cost, max_turns)
+        limits: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns}
+        spec = self._spec(stream, deps=deps, session_id=session_id, approve=approve, **limits)
         events = run_events(spec, prompt)
         return recorded(events, spec.store) if spec.store is not None else events
 
     async def arun(
         self,
-        prompt: Content,
+        prompt: Prompt,
         *,
         deps: Any = None,
         session_id: str | None = None,
         max_cost: float | None = None,
         max_turns: int | None = None,
+        approve: Approve | None = None,
     ) -> Result[OutputT]:
         """Runs the agent on a prompt, to its final answer.
 
         Args:
-            prompt: what is asked.
+            prompt: what is asked: a text, or a list of texts and content parts (see `image`).
             deps: anything; tools reach it as `ctx.deps`. Never sent.
             session_id: the conversation in the agent's memory.
-            max_cost, max_turns: limits of this run, instead of the agent's.
+            max_cost, max_turns, approve: of this run, instead of the agent's.
 
         Raises:
             ErrorAgent: the run failed; `.result` of the error holds what there is.
         """
         events = self.events(
-            prompt, stream=False, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns
+            prompt, stream=False, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns, approve=approve
         )
         end: AgentEnd | None = None
         async with aclosing(events):
@@ -316,12 +364,13 @@ class Agent(Generic[OutputT]):
 
     def run(
         self,
-        prompt: Content,
+        prompt: Prompt,
         *,
         deps: Any = None,
         session_id: str | None = None,
         max_cost: float | None = None,
         max_turns: int | None = None,
+        approve: Approve | None = None,
     ) -> Result[OutputT]:
         """`arun` for code that is not async: scripts, notebook cells, threads, tools. Ctrl-C stops the run.
 
@@ -330,28 +379,27 @@ class Agent(Generic[OutputT]):
             ErrorAgent: as `arun`.
         """
         check_may_block("await agent.arun(...)")
-        return run_blocking(
-            lambda: self.arun(prompt, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns)
-        )
+        options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve}
+        return run_blocking(lambda: self.arun(prompt, deps=deps, session_id=session_id, **options))
 
     def stream(
         self,
-        prompt: Content,
+        prompt: Prompt,
         *,
         deps: Any = None,
         session_id: str | None = None,
         max_cost: float | None = None,
         max_turns: int | None = None,
+        approve: Approve | None = None,
     ) -> RunStream[OutputT]:
         """The events of one run, for `async for` or plain `for`; `.result` afterwards. Arguments as `run`."""
-        return RunStream(
-            lambda: self.events(prompt, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns)
-        )
+        options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve}
+        return RunStream(lambda: self.events(prompt, deps=deps, session_id=session_id, **options))
 
 
 _SETTINGS = (
     "name", "model", "api_key", "base_url", "instructions", "description", "max_turns", "max_cost", "retries", "output",
-    "output_mode", "memory", "history", "store", "approve", "temperature", "max_tokens", "timeout", "extra",
+    "output_mode", "memory", "history", "store", "approve", "memory_tools", "temperature", "max_tokens", "timeout", "extra",
 )  # fmt: skip
 
 
@@ -511,6 +559,12 @@ def _number(name: str, value: Any, *, least: float, above: bool = False) -> floa
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least or (above and value == least):
         raise ErrorConfig(f"{name} must be a number {'above' if above else 'of at least'} {least:g}, got {value!r}")
     return value
+
+
+def _checked_approve(approve: Approve | None) -> Approve | None:
+    if approve is not None and not callable(approve):
+        raise ErrorConfig(f"approve must be a function of (ctx, call), got {type(approve).__name__}")
+    return approve
 
 
 def _like(name: str, value: Any, *methods: str) -> Any:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
 
 from ._threads import run_in_thread
 from .context import Context
-from .errors import ErrorInterrupted, Retry, clean_text
+from .errors import ErrorInterrupted, Retry, clean_text, tell
 from .message import Message, ToolCall
 from .records import ToolCallRecord
 from .schema import Invalid
-from .tools import Approve, Tool
+from .tools import Approve, Deny, Tool
 
-__all__ = ["NOT_RUN", "answer_of", "call_tool", "words_of"]
+__all__ = ["NOT_RUN", "Answered", "answer_of", "call_tool", "words_of"]
 
 NOT_RUN = "Not run: the final answer came in the same turn."
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the model is told of a call. `ends_run`: whoever denied it wants the run to end."""
+
+    message: Message
+    ends_run: bool = False
 
 
 async def call_tool(
@@ -27,8 +36,8 @@ async def call_tool(
     approve: Approve | None,
     context: Callable[[], Context],
     clock: Callable[[], float],
-) -> Message:
-    """The tool message that answers the call; `record` is filled in (`error_type` is `Retry` when the tool raised it).
+) -> Answered:
+    """The answer to a call; `record` is filled in (`error_type` is `Retry` when the tool raised it).
 
     Every way a call can go wrong becomes words for the model, but for the run being stopped.
 
@@ -37,6 +46,7 @@ async def call_tool(
     """
     began = clock()
     tool = tools.get(call.name)
+    ends_run = False
     try:
         if tool is None:
             known = ", ".join(sorted(tools)) or "none"
@@ -45,7 +55,8 @@ async def call_tool(
             arguments = tool.parse(call.arguments_text)
             denied = await _denied(tool, call, arguments, approve, context)
             if denied is not None:
-                text, record.error_type = denied, "Denied"
+                text, record.error_type = _told(call.name, denied), "Denied"
+                ends_run = denied.interrupt
             else:
                 text, record.status = await tool.told(arguments, ctx=context()), "ok"
     except Invalid as error:
@@ -63,13 +74,13 @@ async def call_tool(
         record.status, text = "error", clean_text(text)
     record.result_text = text
     record.duration_s = clock() - began
-    return Message("tool", text, tool_call_id=call.id, name=call.name)
+    return Answered(Message("tool", text, tool_call_id=call.id, name=call.name), ends_run)
 
 
 async def _denied(
     tool: Tool, call: ToolCall, arguments: Any, approve: Approve | None, context: Callable[[], Context]
-) -> str | None:
-    """What the model is told when the call may not run; None when it may.
+) -> Deny | None:
+    """None when the call may run.
 
     Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in.
     """
@@ -82,7 +93,7 @@ async def _denied(
     if callable(needed) and not await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve"):
         return None
     if approve is None:
-        return f"Not run: {call.name} needs approval, and nobody can give it here. Do not call it again."
+        return _NOBODY
     if asyncio.iscoroutinefunction(approve):
         verdict = await approve(context(), asked)
     else:  # it may well block, waiting for a person
@@ -91,13 +102,26 @@ async def _denied(
             verdict = await verdict
     if verdict is True:
         return None
-    return f"Not run: the user denied it{f' ({verdict})' if isinstance(verdict, str) and verdict else ''}."
+    if isinstance(verdict, str):
+        return Deny(verdict)
+    if verdict is not False and not isinstance(verdict, Deny):
+        tell(f"approve must return True, False, a reason (a text) or Deny; it returned {type(verdict).__name__}, taken as a denial")
+    return verdict if isinstance(verdict, Deny) else Deny()
 
 
-def answer_of(call: ToolCall, task: asyncio.Task[Message] | None) -> Message:
+_NOBODY = Deny("nobody can give it here")
+
+
+def _told(name: str, denied: Deny) -> str:
+    if denied is _NOBODY:
+        return f"Not run: {name} needs approval, and nobody can give it here. Do not call it again."
+    return f"Not run: the user denied it{f' ({denied.reason})' if denied.reason else ''}."
+
+
+def answer_of(call: ToolCall, task: asyncio.Task[Answered] | None) -> Message:
     """What the model is told of a call whose run was stopped: its result, or that nobody knows what it did."""
     if task is not None and task.done() and not task.cancelled() and task.exception() is None:
-        return task.result()
+        return task.result().message
     unknown = "(interrupted: it is not known whether it did its work)" if task is not None else "(not run: the run was stopped)"
     return Message("tool", unknown, tool_call_id=call.id, name=call.name)
 

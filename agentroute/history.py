@@ -1,4 +1,4 @@
-"""History policies: which messages of a conversation are sent to the model.
+"""History policies: which messages of a conversation are sent to the model. (HistorySummarize: `summarize.py`.)
 
 A policy maps messages to messages before each model call; what it leaves out stays in the conversation. The policies
 here never part a tool call from its results, and always keep the leading system messages, the last user message and
@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from .errors import ErrorConfig
 from .message import Message, ToolCall, text_of
 
-__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate"]
+__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate", "exchanges_of", "split_head"]
 
 CHARACTERS_A_TOKEN = 4
 TOKENS_A_PART = 1_000
@@ -23,7 +23,11 @@ TOKENS_A_PART = 1_000
 
 @runtime_checkable
 class History(Protocol):
-    """Chooses what is sent. `compact` must not change the messages it is given; `token_budget` is a wish of the caller."""
+    """Chooses what is sent. `compact` must not change the messages it is given.
+
+    `token_budget` is the room the model has for them, where that is known. A policy may have one more attribute,
+    `newest: int`: how many of the newest messages it can need at most, so that a run reads no more from the memory.
+    """
 
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]: ...
 
@@ -41,19 +45,23 @@ class HistorySlidingWindow:
     def __init__(self, window_size: int = 20) -> None:
         self.window_size = _positive("window_size", window_size)
 
+    @property
+    def newest(self) -> int:
+        return self.window_size
+
     def __repr__(self) -> str:
         return f"HistorySlidingWindow(window_size={self.window_size})"
 
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]:
-        head, body = _split(messages)
+        head, body = split_head(messages)
         return head + _newest(body, self.window_size, lambda message: 1)
 
 
 class HistoryTruncate:
     """Drops the oldest messages until about `max_tokens` are left, at four characters a token.
 
-    The first that is kept is a user message. `token_budget`, when given, takes the place of `max_tokens`. More is kept
-    only where what must stay is larger.
+    The first that is kept is a user message. Where the model's context is known to be smaller (`token_budget`), that
+    counts instead. More is kept only where what must stay is larger.
 
     Raises:
         ErrorConfig: a limit is not a positive int.
@@ -62,12 +70,16 @@ class HistoryTruncate:
     def __init__(self, max_tokens: int = 100_000) -> None:
         self.max_tokens = _positive("max_tokens", max_tokens)
 
+    @property
+    def newest(self) -> int:
+        return self.max_tokens  # no message is less than a token
+
     def __repr__(self) -> str:
         return f"HistoryTruncate(max_tokens={self.max_tokens})"
 
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]:
-        budget = self.max_tokens if token_budget is None else _positive("token_budget", token_budget)
-        head, body = _split(messages)
+        budget = self.max_tokens if token_budget is None else min(self.max_tokens, _positive("token_budget", token_budget))
+        head, body = split_head(messages)
         return head + _newest(body, budget - sum(map(_tokens, head)), _tokens)
 
 
@@ -77,7 +89,7 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _split(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+def split_head(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
     """The leading system messages, and the rest."""
     start = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     return list(messages[:start]), list(messages[start:])
@@ -85,7 +97,7 @@ def _split(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
 
 def _newest(messages: Sequence[Message], budget: int, cost: Callable[[Message], int]) -> list[Message]:
     """The newest exchanges that fit, from a user message on; in any case the last user message and the newest exchange."""
-    exchanges = _exchanges(messages)
+    exchanges = exchanges_of(messages)
     if not exchanges:
         return []
     costs = [sum(map(cost, exchange)) for exchange in exchanges]
@@ -103,7 +115,7 @@ def _newest(messages: Sequence[Message], budget: int, cost: Callable[[Message], 
     return [message for index in sorted(kept) if index >= first for message in exchanges[index]]
 
 
-def _exchanges(messages: Sequence[Message]) -> list[list[Message]]:
+def exchanges_of(messages: Sequence[Message]) -> list[list[Message]]:
     """Messages in groups that must not be parted: a tool call with its results, else one message."""
     groups: list[list[Message]] = []
     asked_in: dict[str, int] = {}  # the group in which a tool call was last asked for

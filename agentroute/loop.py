@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import itertools
 import json
 import os
@@ -16,11 +17,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from inspect import isawaitable
 from typing import Any
 
 from ._threads import run_in_thread
-from .calling import NOT_RUN, answer_of, call_tool, words_of
+from .calling import NOT_RUN, Answered, answer_of, call_tool, words_of
+from .content import Prompt, content_of
 from .context import Context
 from .errors import (
     ErrorAgent,
@@ -38,7 +39,7 @@ from .errors import (
     tell,
 )
 from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
-from .message import Content, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
+from .message import LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
 from .models.base import Model, ask
 from .output import OUTPUT_TOOL, OutputSpec
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
@@ -98,7 +99,7 @@ def current_run() -> RunSpec | None:
     return current[0].spec if current else None
 
 
-async def run_events(spec: RunSpec, prompt: Content) -> AsyncGenerator[Event, None]:
+async def run_events(spec: RunSpec, prompt: Prompt) -> AsyncGenerator[Event, None]:
     """The events of one run; the last is always AgentEnd, also when it failed. See `events.py` for the order.
 
     A failure is not raised: it is `AgentEnd.error`, with the partial result beside it. When the task is cancelled,
@@ -138,9 +139,9 @@ async def run_events(spec: RunSpec, prompt: Content) -> AsyncGenerator[Event, No
 class _Run:
     """The state of one run."""
 
-    def __init__(self, spec: RunSpec, prompt: Content) -> None:
+    def __init__(self, spec: RunSpec, prompt: Prompt) -> None:
         self.spec = spec
-        self.user = Message("user", prompt)
+        self.user = Message("user", prompt)  # type: ignore[arg-type]  # made content in _prepare, where it may fail
         self.parent = _current.get()
         self.usage = Usage()  # this run's and that of the runs its tools make
         self.own_usage = Usage()
@@ -151,7 +152,7 @@ class _Run:
                 started_at=spec.now(),
                 agent_name=spec.agent_name,
                 request_model=spec.request_model,
-                prompt_text=self.user.text,
+                prompt_text=self.user.described,
                 session_id=spec.session_id,
                 parent_run_id=self.parent[0].record.run.run_id if self.parent else None,
             )
@@ -165,6 +166,7 @@ class _Run:
         self.turn = 0
         self.corrected = False
         self.memory: Any = None
+        self.denied: str | None = None  # the tool whose denial has ended the run
         self._began = spec.monotonic()
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
 
@@ -192,11 +194,13 @@ class _Run:
             async with aclosing(self._run_tools(calls)) as running:
                 async for event in running:
                     yield event
+            if self.denied is not None:
+                return
 
     async def _prepare(self) -> None:
         spec = self.spec
+        self.user.content = content_of(self.user.content)
         self.transcript = [self.user]
-        _check_prompt(self.user.content)
         self.model = spec.resolve()
         self.output_spec = spec.output()
         if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
@@ -209,9 +213,17 @@ class _Run:
             self.memory = self.memory.session(spec.session_id)
         instructions = [text for text in (spec.instructions, self.output_spec and self.output_spec.instructions()) if text]
         head = [Message("system", "\n\n".join(instructions))] if instructions else []
-        earlier = await self.memory.get_messages() if self.memory is not None else []
+        earlier = await self._remembered()
         self.transcript = [*head, *earlier, self.user]
         self.new_from = len(self.transcript) - 1
+
+    async def _remembered(self) -> list[Message]:
+        """The conversation so far; where the history policy can only need its newest messages, no more than those."""
+        if self.memory is None:
+            return []
+        newest = getattr(self.spec.history, "newest", None)
+        messages: list[Message] = await self.memory.get_messages(*([newest] if isinstance(newest, int) else []))
+        return messages
 
     def start(self) -> AgentStart:
         self.started = True
@@ -275,12 +287,7 @@ class _Run:
 
     async def _request(self) -> LLMRequest:
         spec = self.spec
-        sent = self.transcript
-        if spec.history is not None:
-            kept = spec.history.compact(list(self.transcript))
-            sent = await kept if isawaitable(kept) else kept
-            if not sent or not all(isinstance(message, Message) for message in sent):
-                raise ErrorConfig(f"the history policy {type(spec.history).__name__} must give a list of Messages that is not empty")
+        sent = self.transcript if spec.history is None else await self._compacted()
         model_id = getattr(self.model, "model_id", None)
         request = LLMRequest(
             model=model_id if isinstance(model_id, str) else spec.request_model,
@@ -294,6 +301,28 @@ class _Run:
         if self.output_spec is not None:
             self.output_spec.extend(request)
         return request
+
+    async def _compacted(self) -> list[Message]:
+        """What the history policy leaves of the conversation. Runs it makes (summaries) are part of this run."""
+        policy = self.spec.history
+        budget = self._token_budget()
+        token = _current.set((self, None))
+        try:
+            kept = policy.compact(list(self.transcript), **({} if budget is None else {"token_budget": budget}))
+            sent = await kept if inspect.isawaitable(kept) else kept
+        finally:
+            _current.reset(token)
+        if not isinstance(sent, list) or not sent or not all(isinstance(message, Message) for message in sent):
+            raise ErrorConfig(f"the history policy {type(policy).__name__} must give a list of Messages that is not empty")
+        return sent
+
+    def _token_budget(self) -> int | None:
+        """Tokens of the model's context left for messages, where it and the policy know of such a thing."""
+        context = getattr(self.model, "context_tokens", None)
+        if not isinstance(context, int) or "token_budget" not in inspect.signature(self.spec.history.compact).parameters:
+            return None
+        answer = self.spec.max_tokens or context // 4
+        return max(1, context - answer - len(json.dumps(self.tool_definitions, default=str)) // 4)
 
     async def _ask(self) -> AsyncGenerator[Event, None]:
         """One model call: its deltas, then TurnEnd; the answer is then in `self.response`."""
@@ -427,7 +456,7 @@ class _Run:
                     return await validator(self._context(), value)
                 ctx = self._context().for_thread(asyncio.get_running_loop())
                 changed = await run_in_thread(lambda: validator(ctx, value), name="agentroute-validator")
-                return await changed if isawaitable(changed) else changed
+                return await changed if inspect.isawaitable(changed) else changed
             except (SystemExit, KeyboardInterrupt) as error:  # must not reach the loop, which others run on too
                 problem = type(error).__name__
             raise ErrorRun(f"an output validator raised {problem}")
@@ -480,7 +509,7 @@ class _Run:
 
     async def _run_tools(self, calls: Sequence[ToolCall]) -> AsyncGenerator[Event, None]:
         """Runs one turn's calls side by side. Ends are reported as they come; the model is told in call order."""
-        tasks: list[asyncio.Task[Message]] = []
+        tasks: list[asyncio.Task[Answered]] = []
         records: list[ToolCallRecord] = []
         try:
             for index, call in enumerate(calls):
@@ -495,7 +524,7 @@ class _Run:
             while waiting:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for index in sorted(map(tasks.index, ended)):
-                    yield ToolCallEnd(records[index], tasks[index].result().to_dict())
+                    yield ToolCallEnd(records[index], tasks[index].result().message.to_dict())
         finally:
             if left := [task for task in tasks if not task.done()]:
                 for task in left:
@@ -503,6 +532,7 @@ class _Run:
                 await asyncio.wait(left, timeout=CLEANUP_S)
             # Every call is answered, also when the run ends here: what a tool has done must not be forgotten.
             self._say(*(answer_of(call, tasks[i] if i < len(tasks) else None) for i, call in enumerate(calls)))
+        self.denied = next((call.name for call, task in zip(calls, tasks, strict=True) if task.result().ends_run), None)
         picky = [record.tool_name for record in records if record.error_type == "Retry"]
         if picky:
             self.retry += 1
@@ -526,6 +556,8 @@ class _Run:
         run = self.record.run
         run.duration_s = self.spec.monotonic() - self._began
         run.status = "ok" if error is None else "interrupted" if isinstance(error, ErrorInterrupted) else "error"
+        if error is None and self.denied is not None:
+            run.status, run.error_type, run.error_text = "interrupted", "Denied", f"the call of {self.denied} was denied, and the run ended there"
         if self.finished:
             run.output_text = _output_text(self.output)
         if error is not None:
@@ -560,16 +592,9 @@ class _Run:
         while len(kept) > 1 and kept[-1].role == "user":  # a correction that was never answered
             kept.pop()
         if kept and kept[-1].role != "assistant":
-            kept.append(Message("assistant", f"(no answer: {type(error).__name__})" if error is not None else "(no text)"))
+            why = type(error).__name__ if error is not None else f"{self.denied} was denied" if self.denied is not None else ""
+            kept.append(Message("assistant", f"(no answer: {why})" if why else "(no text)"))
         return kept
-
-
-def _check_prompt(prompt: Any) -> None:
-    parts = isinstance(prompt, list) and all(isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in prompt)
-    if not isinstance(prompt, str) and not parts:
-        raise ErrorConfig(f"the prompt must be a text, or a list of content parts such as {{'type': 'text', 'text': …}}; got {prompt!r:.80}")
-    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
-        raise ErrorConfig("the prompt is empty; give the model something to answer")
 
 
 def _output_text(output: Any) -> str:

@@ -29,8 +29,11 @@ Content = str | list[dict[str, Any]]
 """Text, or content parts such as `{"type": "text", "text": …}` and `{"type": "image_url", …}`."""
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content; parts that are not text are left out, unknown shapes become JSON."""
+def text_of(content: Any, *, describe: bool = False) -> str:
+    """The text of a message's content; unknown shapes become JSON.
+
+    Parts that are not text are left out, or with `describe` named: `[image]`.
+    """
     if content is None:
         return ""
     if isinstance(content, str):
@@ -42,7 +45,9 @@ def text_of(content: Any) -> str:
                 texts.append(part)
             elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
                 texts.append(part["text"])
-        return "".join(texts)
+            elif describe and isinstance(part, Mapping) and isinstance(part.get("type"), str):
+                texts.append(f"[{part['type'].removesuffix('_url').removeprefix('input_')}]")
+        return (" " if describe else "").join(texts)
     return json.dumps(content, ensure_ascii=False, default=str)
 
 
@@ -97,6 +102,11 @@ class Message:
     @property
     def text(self) -> str:
         return text_of(self.content)
+
+    @property
+    def described(self) -> str:
+        """The text, with a word such as `[image]` where a part is none."""
+        return text_of(self.content, describe=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form: empty fields are left out, because several providers refuse nulls and empty lists."""
@@ -256,6 +266,8 @@ class LLMRequest:
     `tools` are wire tool definitions `{type: "function", function: {name, description, parameters}}`.
     `tool_choice` is `auto`, `required` or `none`; None leaves it to the provider. `response_format` is the wire object
     that asks for JSON. `timeout` is seconds for one attempt in all. `extra` is merged over the body last.
+    `failed_attempts` is written by layers that ask again (`ModelRetry`): the usage object of each attempt that failed
+    before the last one and was, or may have been, charged for; `{}` when nobody said how much.
     """
 
     model: str
@@ -267,6 +279,7 @@ class LLMRequest:
     tool_choice: str | None = None
     response_format: dict[str, Any] | None = None
     timeout: float | None = None
+    failed_attempts: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass

@@ -106,7 +106,7 @@ class MessageRecord:
     run_id: str = column("Run this message belongs to.", key=True)
     message_index: int = column("Position in Result.messages, from 0.", key=True)
     role: str = column("system, user, assistant or tool.")
-    content_text: str | None = column("Its text; None when it only asks for tools.", default=None)
+    content_text: str | None = column("Its text, `[image]` for a picture; None when it only asks for tools.", default=None)
     tool_name: str | None = column("The tool that answered, for role tool.", default=None)
     tool_call_id: str | None = column("The call it answers, for role tool.", default=None)
     tool_calls_text: str | None = column("The calls it asks for, as wire JSON, for role assistant.", default=None)
@@ -119,7 +119,7 @@ class MessageRecord:
             run_id=run_id,
             message_index=index,
             role=role,
-            content_text=None if content is None else text_of(content),
+            content_text=None if content is None else text_of(content, describe=True),
             tool_name=wire.get("name") if role == "tool" else None,
             tool_call_id=wire.get("tool_call_id"),
             tool_calls_text=json.dumps(calls, ensure_ascii=False) if calls else None,

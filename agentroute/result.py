@@ -23,7 +23,7 @@ class Result(Generic[OutputT]):
 
     `output` is a str, or a value of the type the agent's `output=` names; None when the run ended without an answer
     (the partial Result on an error). `messages` is the conversation as wire dictionaries: system, earlier messages from
-    memory, then this run's. `interrupted` says that the run was stopped, or that a tool call was denied and ended it.
+    memory, then this run's. `interrupted` says that the run was stopped, or ended by a denied tool call (`Deny(interrupt=True)`).
     `record` holds the figures: `record.run`, `record.turns`, `record.tool_calls`, `record.messages`.
     """
 

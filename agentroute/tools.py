@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence, Set
+from dataclasses import dataclass
 from functools import cached_property, partial, update_wrapper
 from typing import Any, overload
 
@@ -16,7 +17,7 @@ from .errors import ErrorConfig
 from .message import ToolCall
 from .schema import Invalid, Signature, TypeSchema, docstring_summary, signature_of
 
-__all__ = ["Approval", "Approve", "Tool", "result_text", "tool"]
+__all__ = ["Approval", "Approve", "Deny", "Tool", "result_text", "tool"]
 
 MAX_RESULT = 100_000
 """Characters of a result that a model is shown; the rest is cut, and it is told so."""
@@ -26,8 +27,20 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Approval = bool | Callable[[Context, dict[str, Any]], bool]
 """Whether a call needs approval: always, never, or as a function of (ctx, arguments) says."""
 
-Approve = Callable[[Context, ToolCall], "bool | str | Awaitable[bool | str]"]
-"""Decides on a call that needs approval, plain or async: True runs it, False or a reason (a text) denies it."""
+
+@dataclass(frozen=True)
+class Deny:
+    """An approval handler's no: the model is told `reason` and goes on; with `interrupt` the run ends here instead.
+
+    A run that ends so returns a Result with `interrupted` True and `output` None.
+    """
+
+    reason: str = ""
+    interrupt: bool = False
+
+
+Approve = Callable[[Context, ToolCall], "bool | str | Deny | Awaitable[bool | str | Deny]"]
+"""Decides on a call that needs approval, plain or async: True runs it; False, a reason (a text) or Deny denies it."""
 
 
 class Tool:

@@ -142,9 +142,9 @@ def test_an_image_counts_as_a_thousand_tokens_however_long_its_address():
     assert truncated(messages, 1_003) == [QUESTION]
 
 
-def test_the_budget_of_a_call_takes_the_place_of_the_limit():
+def test_the_smaller_of_the_limit_and_the_models_room_counts():
     assert truncated(plain(4), 100_000, token_budget=3) == plain(4)[-2:]
-    assert truncated(plain(4), 1, token_budget=100) == plain(4)
+    assert truncated(plain(4), 3, token_budget=100) == plain(4)[-2:]
 
 
 def test_one_long_turn_is_shortened_too():

@@ -69,7 +69,7 @@ class MemorySQLite:
         check_messages(messages)
         rows = [(self._session_id or "", _message_json(message)) for message in messages]
         if rows:
-            sql = "INSERT INTO messages (session_id, message) VALUES (?, ?)"
+            sql = "INSERT INTO messages (session_id, message, created_at) VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
             await self._write(lambda connection: connection.executemany(sql, rows))
 
     async def clear_messages(self) -> None:
@@ -214,6 +214,11 @@ def _add_sessions(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TABLE IF EXISTS facts_fts")  # of 1.1.0
 
 
+def _add_times(connection: sqlite3.Connection) -> None:
+    """When each message was added, UTC as ISO 8601; NULL for those from before."""
+    connection.execute("ALTER TABLE messages ADD COLUMN created_at TEXT")
+
+
 def _first_message(role: str, content: str | None, tool_calls: str | None, tool_call_id: str | None, name: str | None) -> Message:
     try:
         calls = json.loads(tool_calls) if tool_calls else None
@@ -233,4 +238,4 @@ def _is_first(connection: sqlite3.Connection) -> int | None:
 
 
 # One entry a released schema, oldest first; never change or remove one. The id is "AGM1".
-_SCHEMA = Schema("memory", application_id=0x41474D31, migrations=(_create_first, _add_sessions), adopt=_is_first)
+_SCHEMA = Schema("memory", application_id=0x41474D31, migrations=(_create_first, _add_sessions, _add_times), adopt=_is_first)

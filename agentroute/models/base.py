@@ -11,6 +11,9 @@ and every layer (`agentroute.testing.check_model`):
 4. One object serves many requests at once, from any event loop.
 5. What the provider wants echoed (reasoning, signatures) comes back unchanged with the next request.
 
+A model may have two more attributes: `model_id`, the id that goes into its requests, and `context_tokens`, the size of its
+context, which history policies make use of.
+
 A layer (replay, retry, budget, fallback, prompted tools) is a model around a model: it writes `complete_stream`, and
 `complete` is its fold.
 """

@@ -17,7 +17,8 @@ from ..config import Headers, Secret, checked_url
 from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelResponse
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
-from .wire import StreamFold, error_of, request_body, response_of, usage_of
+from .wire import StreamFold, request_body, response_of, usage_of
+from .wire_errors import error_of
 
 __all__ = ["ModelCloud"]
 
@@ -36,6 +37,7 @@ class ModelCloud:
         timeout: seconds for one request in all, when the request itself names none.
         headers: sent with every request.
         free: the endpoint charges nothing (a server of one's own), so an unreported cost is 0, not unknown.
+        context_tokens: the model's context, for history policies that can make use of it; None is unknown.
     """
 
     model_id = base_url = ""  # the repr of a half-made object is asked for by tracebacks that show local variables
@@ -49,6 +51,7 @@ class ModelCloud:
         timeout: float = 600.0,
         headers: Mapping[str, str] | None = None,
         free: bool = False,
+        context_tokens: int | None = None,
     ) -> None:
         try:
             api_key = Secret(api_key) if api_key else None
@@ -65,10 +68,16 @@ class ModelCloud:
         self.timeout = timeout
         self.headers = Headers({**login, **headers})
         self.free = free
+        self._context_tokens = context_tokens
         self._key = api_key
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model_id={self.model_id!r}, base_url={self.base_url!r})"
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The size of the model's context; None is unknown."""
+        return self._context_tokens
 
     async def endpoint(self) -> tuple[str, Secret | None]:
         """Base URL and key for the next request. A subclass whose server must be started first starts it here."""

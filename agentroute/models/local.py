@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -98,6 +99,11 @@ class ModelLocal(ModelCloud):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path) if self.weights is None else self.weights.name!r})"
 
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens of context the server has or will have; None while the weights are not there."""
+        return self._options.n_ctx or _context_of(self.path)
+
     async def knows_tools(self) -> bool:
         """Whether the chat template has a place for tools; read from the file when first asked.
 
@@ -141,7 +147,14 @@ class ModelLocal(ModelCloud):
         raise problem
 
     def _filled(self, request: LLMRequest) -> LLMRequest:
-        """The request with this model's settings where it leaves them open."""
+        """The request with this model's settings where it leaves them open.
+
+        Raises:
+            ErrorConfig: it holds a picture or another part that is no text.
+        """
+        kinds = {part.get("type") for message in request.messages if isinstance(message.content, list) for part in message.content}
+        if other := kinds - {"text"}:
+            raise ErrorConfig(f"local model {self.model_id!r} reads text only, and the prompt holds {', '.join(sorted(map(str, other)))}")
         own = {field.name for field in fields(request)}
         given = {name: value for name, value in self.settings.items() if name in own and getattr(request, name) is None and name not in request.extra}
         extra = {name: value for name, value in self.settings.items() if name not in own}
@@ -153,6 +166,18 @@ class ModelLocal(ModelCloud):
         if last_words is None:
             return error
         return ErrorModelConnection(f"the server of local model {self.model_id!r} ended while it answered ({last_words}); the next request starts it again")
+
+
+def _context_of(path: Path) -> int | None:
+    try:
+        return _trained_context(path)
+    except ErrorConfig:
+        return None
+
+
+@lru_cache(maxsize=32)
+def _trained_context(path: Path) -> int:
+    return min(N_CTX, gguf.context_length(gguf.metadata(path)) or N_CTX)
 
 
 # ---- the server ---------------------------------------------------------------------------------------------------
@@ -223,8 +248,7 @@ class _Server:
             raise ErrorMissingPackage("xllamacpp", "local", "a local model")
         if not sys.executable:
             raise ErrorConfig("a local model needs a Python interpreter to start, and sys.executable names none")
-        pairs = gguf.metadata(self.options.path)  # also the place where a wrong file is noticed, in clear words
-        n_ctx = self.options.n_ctx or min(N_CTX, gguf.context_length(pairs) or N_CTX)
+        n_ctx = self.options.n_ctx or _trained_context(self.options.path)  # a wrong file is noticed here, in clear words
         self._log.clear()
         # Run as a file and with -P: it needs nothing of ours, and no module lying in the working directory can get in.
         process = subprocess.Popen(

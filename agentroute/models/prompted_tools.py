@@ -68,6 +68,10 @@ class ModelPromptedTools:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
 
+    @property
+    def context_tokens(self) -> int | None:
+        return getattr(self.inner, "context_tokens", None)
+
     async def complete(self, request: LLMRequest) -> LLMResponse:
         if self.native is not None and await self.native():
             return await self.inner.complete(request)
