@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .message import Usage as Usage
     from .models.base import Model as Model
     from .models.cloud import ModelCloud as ModelCloud
+    from .models.retry import ModelRetry as ModelRetry
     from .models.routing import resolve_model as resolve_model
     from .result import Result as Result
     from .result import ResultDeploy as ResultDeploy
@@ -73,6 +74,7 @@ _HOME = {
     "message": ("LLMChunk", "LLMRequest", "LLMResponse", "Message", "ToolCall", "Usage"),
     "models.base": ("Model",),
     "models.cloud": ("ModelCloud",),
+    "models.retry": ("ModelRetry",),
     "models.routing": ("resolve_model",),
     "result": ("Result", "ResultDeploy"),
     "store": ("RunStore",),

@@ -24,7 +24,7 @@ from .errors import ErrorAgent, ErrorConfig, ErrorModelConnection, ErrorModelRes
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Reply", "post", "post_stream", "where"]
+__all__ = ["Reply", "get", "post", "post_stream", "where"]
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer after decoding; a larger one is an error."""
@@ -221,15 +221,20 @@ class _Body:
         return content
 
 
-async def _send(url: str, content: bytes, body: _Body, key: Secret | None, headers: Headers | None, accept: str) -> Any:
-    """The response as soon as its head is there; its body is still to be read, and it is to be closed."""
+async def _send(url: str, content: bytes | None, body: _Body, key: Secret | None, headers: Headers | None, accept: str) -> Any:
+    """The response as soon as its head is there; its body is still to be read, and it is to be closed. No content: a GET."""
     target = _target(url)
     if allowed_hosts is not None and target.url.host not in allowed_hosts:
         raise RuntimeError(f"a request to {where(url)} was stopped: requests are forbidden here (no_requests)")
-    lines = {"accept": accept, **_HEADERS, **(headers or {}), "content-length": str(len(content))}
+    lines = {"accept": accept, **_HEADERS, **(headers or {})}
     if key:
         lines["authorization"] = f"Bearer {key.reveal()}"
-    request = _library().Request("POST", target.url, content=body, headers=lines, extensions=_TIMEOUTS)
+    if content is None:
+        del lines["content-type"]
+        request = _library().Request("GET", target.url, headers=lines, extensions=_TIMEOUTS)
+    else:
+        lines["content-length"] = str(len(content))
+        request = _library().Request("POST", target.url, content=body, headers=lines, extensions=_TIMEOUTS)
     return await (await _connections_here()).pool(target).handle_async_request(request)
 
 
@@ -301,7 +306,16 @@ async def post_stream(
 
 async def post(url: str, content: bytes, *, key: Secret | None, timeout: float, headers: Headers | None = None) -> Reply:
     """The whole answer. Errors as `post_stream`."""
-    body, pieces, size = _Body(content), [], 0
+    return await _exchange(url, content, key, timeout, headers)
+
+
+async def get(url: str, *, key: Secret | None, timeout: float, headers: Headers | None = None) -> Reply:
+    """The whole answer to a GET. Errors as `post_stream`."""
+    return await _exchange(url, None, key, timeout, headers)
+
+
+async def _exchange(url: str, content: bytes | None, key: Secret | None, timeout: float, headers: Headers | None) -> Reply:
+    body, pieces, size = _Body(content or b""), [], 0
     try:
         async with asyncio.timeout(timeout):
             response = await _send(url, content, body, key, headers, "application/json")

@@ -98,7 +98,7 @@ class Database:
     """
 
     def __init__(self, path: str | os.PathLike[str], schema: Schema, *, timeout_s: float = 10.0) -> None:
-        text = os.fspath(path)
+        text = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(text, str) or not text or "\0" in text:
             raise ErrorConfig(f"the path of a {schema.what} must be a file name, not {text!r}")
         self.in_ram = text == IN_RAM
@@ -307,10 +307,13 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise ErrorStore(f"{self._name} cannot be {doing}: {error}; {self._advice(error)}") from error
+            alien = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB  # the advice says it better than SQLite
+            why = self._advice(error) if alien else f"{error}; {self._advice(error)}"
+            raise ErrorStore(f"{self._name} cannot be {doing}: {why}") from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ErrorStore(f"{self._name} cannot be {doing}: {reason}; check the path and its permissions") from error
+            advice = "check the path and its permissions" if error.errno else "give another path"  # 0: our own refusal
+            raise ErrorStore(f"{self._name} cannot be {doing}: {reason}; {advice}") from error
 
     def _advice(self, error: sqlite3.Error) -> str:
         code = getattr(error, "sqlite_errorcode", None)

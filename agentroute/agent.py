@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
@@ -16,12 +15,13 @@ from .errors import ErrorConfig, ErrorRun
 from .events import AgentEnd, AgentStart, Event
 from .loop import RunSpec, current_run, run_events
 from .models.base import Model
+from .models.retry import with_retries
 from .models.routing import resolve_model
-from .output import OutputSpec, check_mode
+from .output import OutputSpec, check_mode, check_type
 from .recorder import recorded
 from .result import Result
 from .store import default_store
-from .tools import Approval, Approve, Tool, tool
+from .tools import Approval, Approve, Tool, check_function, tool
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -96,6 +96,7 @@ class Agent(Generic[OutputT]):
         api_key = Secret(api_key) if api_key is not None else None  # first: no plain key stands in a traceback's locals
         if not isinstance(name, str) or not name.strip():
             raise ErrorConfig(f"name must be a text that is not empty, got {name!r}")
+        _no_class("model", model)
         if model is not None and not isinstance(model, str | Model):
             raise ErrorConfig(f"model must be a model string or a Model (complete, complete_stream, close), got {type(model).__name__}")
         if isinstance(model, str) and not model.strip():
@@ -112,12 +113,13 @@ class Agent(Generic[OutputT]):
         self.max_turns = _whole("max_turns", max_turns, least=1)
         self.max_cost = _number("max_cost", max_cost, least=0)
         self.retries = _whole("retries", retries, least=0)
+        check_type(output)
         self.output = output
         check_mode(output_mode)
         self.output_mode = output_mode
-        self.memory = _like("memory", memory, "get_messages", "add_messages")
-        self.history = _like("history", history, "compact")
-        self.store = _like("store", store, "save")
+        self.memory = _like("memory", memory, "MemorySQLite('agent.db')", "get_messages", "add_messages")
+        self.history = _like("history", history, "HistorySlidingWindow(20)", "compact")
+        self.store = _like("store", store, "RunStore('runs.db')", "save")
         self.approve = _checked_approve(approve)
         self.memory_tools = memory_tools
         self.temperature = _number("temperature", temperature, least=0)
@@ -129,7 +131,8 @@ class Agent(Generic[OutputT]):
         self._tools: dict[str, Tool] = {}
         self._validators: list[Callable[[Any, Any], Any]] = []
         if isinstance(tools, str) or not isinstance(tools, Sequence | None):
-            raise ErrorConfig(f"tools must be a list of functions or Tools, got {type(tools).__name__}")
+            hint = f"; write tools=[{getattr(tools, '__name__', '…')}]" if callable(tools) else ""
+            raise ErrorConfig(f"tools must be a list of functions or Tools, got {type(tools).__name__}{hint}")
         offered: list[Any] = [*self._memory_tools(), *(tools or ())]
         for item in offered:
             self._add_tool(item, replace=False)
@@ -215,7 +218,8 @@ class Agent(Generic[OutputT]):
     def _add_tool(self, item: Tool | Callable[..., Any], *, replace: bool) -> Tool:
         made = item if isinstance(item, Tool) else Tool.from_function(item) if callable(item) else None
         if made is None:
-            raise ErrorConfig(f"a tool must be a function or a Tool, got {type(item).__name__}: {item!r:.80}")
+            hint = "; write a function that returns agent.run(…).output" if isinstance(item, Agent) else ""
+            raise ErrorConfig(f"a tool must be a function or a Tool, got {type(item).__name__}: {item!r:.80}{hint}")
         known = self._tools.get(made.name)
         if known is not None and known is not made and not (replace and _redefined(known.fn, made.fn)):
             raise ErrorConfig(f"agent {self.name!r} has another tool named {made.name!r}; give one of them a name=…")
@@ -255,8 +259,7 @@ class Agent(Generic[OutputT]):
 
     def output_validator(self, fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Decorator: `fn(ctx, output)` checks or replaces the answer; it raises `Retry` to have it corrected."""
-        if not callable(fn):
-            raise ErrorConfig(f"an output validator must be a function of (ctx, output), got {type(fn).__name__}")
+        check_function("an output validator", fn, "ctx", "output")
         self._validators = [known for known in self._validators if known is not fn and not _redefined(known, fn)]
         self._validators.append(fn)
         return fn
@@ -273,6 +276,10 @@ class Agent(Generic[OutputT]):
         max_turns: int | None,
         approve: Approve | None,
     ) -> RunSpec:
+        if session_id is not None:
+            from .memory.base import check_session
+
+            check_session(session_id)
         parent = current_run()
         store = self.store or (parent.store if parent else None) or default_store()
         return RunSpec(
@@ -308,8 +315,8 @@ class Agent(Generic[OutputT]):
         if self.model is None:
             raise ErrorConfig(f"agent {self.name!r} has no model; give one, such as model='anthropic/claude-sonnet-4'")
         if not isinstance(self.model, str):
-            return self.model
-        return resolve_model(self.model, api_key=self.api_key, base_url=self.base_url)
+            return with_retries(self.model)
+        return with_retries(resolve_model(self.model, api_key=self.api_key, base_url=self.base_url))
 
     def events(
         self,
@@ -556,19 +563,26 @@ def _whole(name: str, value: Any, *, least: int) -> int:
 def _number(name: str, value: Any, *, least: float, above: bool = False) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least or (above and value == least):
-        raise ErrorConfig(f"{name} must be a number {'above' if above else 'of at least'} {least:g}, got {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e300 or (above and value == least):
+        raise ErrorConfig(f"{name} must be a number {'above' if above else 'of at least'} {least:g}, or None; got {value!r:.80}")
     return value
 
 
 def _checked_approve(approve: Approve | None) -> Approve | None:
-    if approve is not None and not callable(approve):
-        raise ErrorConfig(f"approve must be a function of (ctx, call), got {type(approve).__name__}")
+    if approve is not None:
+        check_function("approve", approve, "ctx", "call")
     return approve
 
 
-def _like(name: str, value: Any, *methods: str) -> Any:
+def _no_class(name: str, value: Any) -> None:
+    if isinstance(value, type):
+        raise ErrorConfig(f"{name} is the class {value.__name__}, not an object of it; write {name}={value.__name__}(…)")
+
+
+def _like(name: str, value: Any, example: str, *methods: str) -> Any:
+    _no_class(name, value)
     missing = [method for method in methods if value is not None and not callable(getattr(value, method, None))]
     if missing:
-        raise ErrorConfig(f"{name} must have the methods {', '.join(methods)}; {type(value).__name__} lacks {', '.join(missing)}")
+        kind, lacking = type(value).__name__, ", ".join(missing)
+        raise ErrorConfig(f"{name} must have the methods {', '.join(methods)}, as {example} has; {kind} lacks {lacking}")
     return value

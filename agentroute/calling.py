@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -19,6 +20,11 @@ from .tools import Approve, Deny, Tool
 __all__ = ["NOT_RUN", "Answered", "answer_of", "call_tool", "words_of"]
 
 NOT_RUN = "Not run: the final answer came in the same turn."
+
+_INSIDES = re.compile(
+    r"(?<![\w.<>])[\w.<>]*<locals>\.|(?<![\w.])(?:\w+\.)+(?=[\w<>]+\(\) (?:missing|takes|got) )|(?<=<)(?:\w+\.)+(?=\w+ object)| at 0x[0-9a-fA-F]+"
+)
+"""What Python's own error messages say of modules, enclosing functions and addresses: nothing a model can use."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ async def call_tool(
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError | GeneratorExit) and task is not None and task.cancelling():
             raise  # the run is being stopped; a tool's own CancelledError is an error like others
-        text, record.error_type = f"Error: {type(error).__name__}: {words_of(error)}", type(error).__name__
+        text, record.error_type = f"Error: {type(error).__name__}: {_INSIDES.sub('', words_of(error))}", type(error).__name__
     if record.status != "ok":
         record.status, text = "error", clean_text(text)
     record.result_text = text
@@ -90,8 +96,10 @@ async def _denied(
     asked = ToolCall(call.id, call.name, values)
     needed = tool.needs_approval
     blocking = context().for_thread(asyncio.get_running_loop())
-    if callable(needed) and not await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve"):
-        return None
+    if callable(needed):
+        says: Any = await run_in_thread(lambda: needed(blocking, dict(values)), name="agentroute-approve")
+        if not (await says if isawaitable(says) else says):
+            return None
     if approve is None:
         return _NOBODY
     if asyncio.iscoroutinefunction(approve):

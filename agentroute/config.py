@@ -147,7 +147,10 @@ class Config:
         """
         import tempfile
 
-        lines = self.config_file.read_text(encoding="utf-8-sig").splitlines() if self.config_file.is_file() else []
+        try:
+            lines = self.config_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError):  # none yet, or one that cannot be read and is written anew
+            lines = []
         kept = [line for line in lines if line.partition("=")[0].strip() != "api_key"]
         problem = ""
         try:
@@ -167,7 +170,7 @@ class Config:
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError, ValueError) as error:
-            problem = type(error).__name__
+            problem = getattr(error, "strerror", None) or type(error).__name__
         else:
             settings = {}
             for line in text.splitlines():

@@ -49,7 +49,7 @@ def _url_of(source: Any) -> str:
     if isinstance(source, str | PathLike):
         data, what = _read(source), repr(fspath(source))
     elif isinstance(source, bytes | bytearray | memoryview):
-        data, what = bytes(source), "the bytes given"
+        data, what = bytes(source), "the data given"
     elif callable(draw) and not isinstance(source, type):
         data, what = draw() or b"", f"what {type(source).__name__} draws"
     else:
@@ -58,7 +58,7 @@ def _url_of(source: Any) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "image/webp"
     if kind is None:
-        raise ErrorConfig(f"image(): {what} {'is empty' if not data else 'is no PNG, JPEG, GIF or WebP'}; models read these four")
+        raise ErrorConfig(f"image(): {what} is {'no picture' if data else 'empty'}; give a PNG, JPEG, GIF or WebP")
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -121,8 +121,11 @@ class ErrorModel(ErrorAgent):
 
     `status` is the HTTP status (None when there was none), `body` the start of what it sent, `request_id` the
     provider's own id for support questions, `retry_after_s` the seconds it asked to wait. `sent` says that the request may
-    have reached the provider and may be charged for; `usage` is what it had reported by then.
+    have reached the provider and may be charged for; `usage` is what it had reported by then. `attempts` is how often the
+    request was made in all (see `ModelRetry`).
     """
+
+    attempts: int = 1
 
     def __init__(
         self,
@@ -161,7 +164,11 @@ class ErrorModelCredit(ErrorModel):
 
 
 class ErrorModelRequest(ErrorModel):
-    """The provider refused the request itself; sending it again will not help."""
+    """The provider refused the request itself; sending it again will not help. `too_long`: for its length."""
+
+    def __init__(self, message: str = "", *, too_long: bool = False, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.too_long = too_long
 
 
 class ErrorModelRateLimit(ErrorModel):
@@ -173,11 +180,15 @@ class ErrorModelServer(ErrorModel):
 
 
 class ErrorModelResponse(ErrorModel):
-    """An answer came, but it is unreadable, incomplete or empty. `partial` is the text that did arrive."""
+    """An answer came, but it is unreadable, incomplete or empty.
 
-    def __init__(self, message: str = "", *, partial: str = "", **details: Any) -> None:
+    `partial` is the text that did arrive; `reason` is `unreadable`, `cut_off` or `empty`.
+    """
+
+    def __init__(self, message: str = "", *, partial: str = "", reason: str = "unreadable", **details: Any) -> None:
         super().__init__(message, **details)
         self.partial = partial
+        self.reason = reason
 
 
 class ErrorRun(ErrorAgent):

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from .errors import ErrorConfig
 from .message import Message, ToolCall, text_of
 
-__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate", "exchanges_of", "split_head"]
+__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate", "exchanges_of", "split_head", "tokens_of"]
 
 CHARACTERS_A_TOKEN = 4
 TOKENS_A_PART = 1_000
@@ -80,7 +80,7 @@ class HistoryTruncate:
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]:
         budget = self.max_tokens if token_budget is None else min(self.max_tokens, _positive("token_budget", token_budget))
         head, body = split_head(messages)
-        return head + _newest(body, budget - sum(map(_tokens, head)), _tokens)
+        return head + _newest(body, budget - sum(map(tokens_of, head)), tokens_of)
 
 
 def _positive(name: str, value: int) -> int:
@@ -133,7 +133,7 @@ def exchanges_of(messages: Sequence[Message]) -> list[list[Message]]:
     return groups
 
 
-def _tokens(message: Message) -> int:
+def tokens_of(message: Message) -> int:
     """About how many tokens a message takes; never less than one."""
     parts = message.content if isinstance(message.content, list) else []
     others = sum(1 for part in parts if not text_of([part]))

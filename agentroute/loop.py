@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -30,18 +31,19 @@ from .errors import (
     ErrorInterrupted,
     ErrorMaxTurns,
     ErrorModel,
+    ErrorModelRequest,
     ErrorOutput,
     ErrorRefused,
     ErrorRun,
     ErrorTool,
     ErrorTruncated,
-    Retry,
     tell,
 )
 from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
-from .message import LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
+from .history import tokens_of
+from .message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
 from .models.base import Model, ask
-from .output import OUTPUT_TOOL, OutputSpec
+from .output import OUTPUT_TOOL, OutputSpec, complaint
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .result import Result
 from .schema import Invalid
@@ -166,6 +168,7 @@ class _Run:
         self.turn = 0
         self.corrected = False
         self.memory: Any = None
+        self.room: int | None = None  # tokens of the model's context for messages
         self.denied: str | None = None  # the tool whose denial has ended the run
         self._began = spec.monotonic()
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
@@ -222,8 +225,15 @@ class _Run:
         if self.memory is None:
             return []
         newest = getattr(self.spec.history, "newest", None)
-        messages: list[Message] = await self.memory.get_messages(*([newest] if isinstance(newest, int) else []))
-        return messages
+        name = f"{type(self.memory).__name__}.get_messages"
+        asked = self.memory.get_messages(*([newest] if isinstance(newest, int) else []))
+        if not inspect.isawaitable(asked):
+            raise ErrorConfig(f"{name} must be async (async def) and give a list of Messages, got {type(asked).__name__}")
+        messages = await asked
+        wrong = [messages] if not isinstance(messages, list | tuple) else [one for one in messages if not isinstance(one, Message)]
+        if wrong:
+            raise ErrorConfig(f"{name} must give a list of Messages, got {type(wrong[0]).__name__}; Message.from_dict makes them")
+        return list(messages)
 
     def start(self) -> AgentStart:
         self.started = True
@@ -319,10 +329,39 @@ class _Run:
     def _token_budget(self) -> int | None:
         """Tokens of the model's context left for messages, where it and the policy know of such a thing."""
         context = getattr(self.model, "context_tokens", None)
-        if not isinstance(context, int) or "token_budget" not in inspect.signature(self.spec.history.compact).parameters:
+        if self.room is None and isinstance(context, int):
+            answer = self.spec.max_tokens or context // 4
+            self.room = max(1, context - answer - len(json.dumps(self.tool_definitions, default=str)) // 4)
+        takes_budget = "token_budget" in inspect.signature(self.spec.history.compact).parameters
+        return self.room if takes_budget else None
+
+    async def _answered(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
+        """The chunks of the answer. A conversation the provider finds too long is cut by the history policy and sent again."""
+        while True:
+            try:
+                async with aclosing(ask(self.model, request, stream=self.spec.stream)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except ErrorModelRequest as error:
+                shorter = await self._shortened(request.messages, str(error)) if error.too_long else None
+                if shorter is None:
+                    raise
+                request = replace(request, messages=shorter)
+
+    async def _shortened(self, messages: Sequence[Message], said: str) -> list[Message] | None:
+        """The conversation as the history policy makes it shorter; None when it can't.
+
+        Tokens are counted by a rule of thumb; what the provider has said of their true number corrects it.
+        """
+        if self.spec.history is None:
             return None
-        answer = self.spec.max_tokens or context // 4
-        return max(1, context - answer - len(json.dumps(self.tool_definitions, default=str)) // 4)
+        numbers = [int(number) for number in re.findall(r"(\d{3,9}) tokens", said)]  # how many there are, and how many may be
+        share = min(numbers) / max(numbers) if len(numbers) > 1 else 0.5
+        size = sum(map(tokens_of, messages))
+        self.room = max(1, int(size * min(max(share, 0.25), 0.95) * 0.9))
+        shorter = await self._compacted()
+        return shorter if sum(map(tokens_of, shorter)) < size else None
 
     async def _ask(self) -> AsyncGenerator[Event, None]:
         """One model call: its deltas, then TurnEnd; the answer is then in `self.response`."""
@@ -338,7 +377,7 @@ class _Run:
         response: LLMResponse | None = None
         failure: ErrorAgent | None = None
         try:
-            async with aclosing(ask(self.model, request, stream=spec.stream)) as chunks:
+            async with aclosing(self._answered(request)) as chunks:
                 async for chunk in chunks:
                     if chunk.response is not None:
                         response = chunk.response
@@ -356,6 +395,9 @@ class _Run:
         except BaseException as error:
             self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
             raise
+        finally:
+            for usage in request.failed_attempts:  # a layer has asked again
+                self._count(record, TurnUsage.from_wire(usage))
         if failure is not None:
             yield TurnEnd(record, "".join(text), [], self.record.run)
             raise failure
@@ -383,9 +425,12 @@ class _Run:
 
     def _count(self, record: TurnRecord, used: TurnUsage) -> None:
         """Counts one model call: in its turn, in this run, and in the runs whose tools this one is part of."""
-        record.input_tokens, record.output_tokens = used.input_tokens, used.output_tokens
-        record.cached_input_tokens, record.reasoning_tokens = used.cached_input_tokens, used.reasoning_tokens
-        record.cost_usd = None if used.cost_usd is None else float(used.cost_usd)
+        record.input_tokens = _plus(record.input_tokens, used.input_tokens)
+        record.output_tokens = _plus(record.output_tokens, used.output_tokens)
+        record.cached_input_tokens = _plus(record.cached_input_tokens, used.cached_input_tokens)
+        record.reasoning_tokens = _plus(record.reasoning_tokens, used.reasoning_tokens)
+        if used.cost_usd is not None:
+            record.cost_usd = (record.cost_usd or 0.0) + float(used.cost_usd)
         self.own_usage.add_turn(used)
         for run in self._lineage():
             with run._lock:
@@ -440,8 +485,10 @@ class _Run:
                 changed = await self._call_validator(validator, value)
                 if changed is not None and changed is not value:
                     value = self.output_spec.check(changed) if self.output_spec is not None else changed
-            except (Retry, Invalid) as error:
-                return str(error)
+            except Exception as error:
+                if (problem := complaint(error)) is None:
+                    raise
+                return problem
         self.output, self.finished = value, True
         return None
 

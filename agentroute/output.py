@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
-from .errors import ErrorConfig
+from .annotations import known
+from .errors import ErrorAgent, ErrorConfig, Retry
 from .message import LLMRequest, LLMResponse, ToolCall
+from .problems import UNKNOWN, told
 from .schema import Invalid, TypeSchema
 
-__all__ = ["OUTPUT_TOOL", "OutputMode", "OutputSpec", "check_mode"]
+__all__ = ["OUTPUT_TOOL", "OutputMode", "OutputSpec", "check_mode", "check_type", "complaint", "strict_schema"]
 
 OutputMode = Literal["auto", "tool", "native", "prompted", "text"]
 
@@ -24,12 +26,32 @@ def check_mode(mode: str) -> None:
         raise ErrorConfig(f"output_mode must be one of {', '.join(get_args(OutputMode))}; got {mode!r}")
 
 
+def check_type(kind: Any) -> None:
+    """Raises ErrorConfig for what is written in a type's place by mistake: its name, an object of it, a schema."""
+    special = type(kind).__module__ in ("typing", "typing_extensions", "types")  # Any, NewType, X | Y, …
+    if kind is None or isinstance(kind, type) or special or get_origin(kind) is not None:
+        return
+    if isinstance(kind, str):
+        raise ErrorConfig(f"output must be a type, got the text {kind!r:.80}; give the class itself, without quotes")
+    if isinstance(kind, list):
+        inner = kind[0].__name__ if len(kind) == 1 and isinstance(kind[0], type) else "…"
+        raise ErrorConfig(f"output must be a type, got a list; for several values write output=list[{inner}]")
+    name = type(kind).__name__
+    if isinstance(kind, dict | tuple | set | int | float) or callable(kind):
+        raise ErrorConfig(f"output must be a type, got {name}; give a class, such as a pydantic BaseModel, a dataclass or int")
+    raise ErrorConfig(f"output must be a type, got an object of {name}; give the class: output={name}")
+
+
 class OutputSpec:
     """How one type is asked for and read.
 
     Modes: `tool` (and `auto`): the answer is the call of an extra tool, other tools stay callable before it. `native`:
-    the provider's `response_format` holds the schema. `prompted`: the instructions hold it. `text`: nothing is said to
-    the model; its text is read as the type.
+    the provider's `response_format` holds the schema, with `strict: true` where strict mode can say what the type says:
+    every property required, no free-form dictionaries, no keywords it refuses (else the schema as it is, without
+    `strict`). `prompted`: the instructions hold it. `text`: nothing is said to the model; its text is read as the type.
+
+    In every mode the answer is validated here, and an answer that comes as text may stand alone, in a code fence or in
+    prose.
     """
 
     def __init__(self, kind: Any, mode: str = "auto") -> None:
@@ -37,15 +59,16 @@ class OutputSpec:
         self.kind = kind
         self.mode = "tool" if mode == "auto" else mode
         self._schema = TypeSchema(kind)
+        self.schema = _rooted(self._schema.schema)
         # Tool arguments and strict JSON modes must be objects; anything else goes into one under `value`.
-        self._wrapped = self._schema.schema.get("type") != "object"
-        self.schema = self._schema.schema
-        if self._wrapped:
-            inner = dict(self.schema)
-            definitions = inner.pop("$defs", None)
-            self.schema = {"type": "object", "properties": {"value": inner}, "required": ["value"]}
-            if definitions:
-                self.schema["$defs"] = definitions
+        self._wrapper: TypeSchema | None = None
+        if self.schema.get("type") != "object":
+            import pydantic
+
+            self._wrapper = TypeSchema(pydantic.create_model(OUTPUT_TOOL, value=(known(kind), ...)))
+            self.schema = self._wrapper.schema
+        if "properties" not in self.schema:  # a dictionary; OpenAI refuses "object schema missing properties"
+            self.schema = {"additionalProperties": True, **self.schema, "properties": {}}
 
     def extend(self, request: LLMRequest) -> None:
         """Adds to a request what asks for the type."""
@@ -56,7 +79,8 @@ class OutputSpec:
             # A forced call would keep the model from ever using its other tools.
             request.tool_choice = "required" if len(request.tools) == 1 else "auto"
         elif self.mode == "native":
-            shape = {"name": OUTPUT_TOOL, "schema": self.schema}
+            strict = strict_schema(self.schema)
+            shape = {"name": OUTPUT_TOOL, "schema": self.schema} if strict is None else {"name": OUTPUT_TOOL, "strict": True, "schema": strict}
             request.response_format = {"type": "json_schema", "json_schema": shape}
 
     def instructions(self) -> str:
@@ -68,7 +92,7 @@ class OutputSpec:
 
     def answer_in(self, response: LLMResponse, calls: Iterable[ToolCall]) -> str | None:
         """The JSON text of the answer, or None when the response is not the final one."""
-        call = next((call for call in calls if call.name == OUTPUT_TOOL), None)
+        call = next((call for call in calls if call.name == OUTPUT_TOOL), None) if self.mode == "tool" else None
         if call is not None:
             return call.arguments_text
         if response.tool_calls:
@@ -81,28 +105,33 @@ class OutputSpec:
         Raises:
             Invalid: the text holds no JSON of the type; the message tells the model what to correct.
         """
+        if not text.strip():
+            raise Invalid("the answer is empty")
         problem: Invalid | None = None
         for candidate in _candidates(text):
             try:
                 return self._parse_one(candidate)
             except Invalid as error:
                 problem = problem or error
-        raise problem or Invalid("the answer is empty")
+        if self.mode == "text":
+            try:  # a word, a date: what a string of JSON would hold
+                return self._schema.validate_json(json.dumps(text.strip()))
+            except Invalid:
+                pass
+        assert problem is not None
+        raise problem
 
     def _parse_one(self, text: str) -> Any:
-        if self._wrapped:
-            try:
-                outer = json.loads(text)
-            except (ValueError, RecursionError):
-                outer = text if self.mode == "text" else None
-            if isinstance(outer, dict) and outer.keys() == {"value"}:
-                return self._schema.validate_json(json.dumps(outer["value"]))
-            if self.mode == "text" and self.kind is not str:
-                try:
-                    return self._schema.validate_json(text)
-                except Invalid:
-                    return self._schema.validate(text.strip())
-        return self._schema.validate_json(text)
+        if self._wrapper is None:
+            return self._schema.validate_json(text)
+        try:
+            return self._wrapper.validate_json(text).value
+        except Invalid as error:
+            problem = error
+        try:
+            return self._schema.validate_json(text)  # the bare value
+        except Invalid as error:
+            raise problem if _is_object_with_value(text) else error from None
 
     def check(self, value: Any) -> Any:
         """A validator's replacement value, validated again. Errors as `parse`."""
@@ -110,18 +139,106 @@ class OutputSpec:
 
     def correction(self, problem: str) -> str:
         """What the model is told when its answer does not fit."""
-        how = f"Call {OUTPUT_TOOL} again with a corrected answer." if self.mode == "tool" else "Answer again, corrected."
+        how = f"Call {OUTPUT_TOOL} with a corrected answer." if self.mode == "tool" else "Answer again, corrected."
         return f"The answer does not fit:\n{problem}\n{how}"
 
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+def complaint(error: Exception) -> str | None:
+    """What the model is told when a validator raises: the words of `Retry`, of a value that does not fit, and of
+    ValueError and AssertionError, as in pydantic's own validators. None for errors that are not about the answer."""
+    if isinstance(error, Retry | Invalid):
+        return str(error)
+    if isinstance(error, ErrorAgent) or not isinstance(error, ValueError | AssertionError):
+        return None
+    if callable(errors := getattr(error, "errors", None)) and type(error).__name__ == "ValidationError":
+        return told(errors(include_url=False), UNKNOWN)
+    return str(error) or "a check of the answer failed"
+
+
+def _is_object_with_value(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "value" in value
+
+
+def _rooted(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that says at its root what it is: that of a type which contains itself is a reference at first."""
+    target = schema.get("$ref")
+    if target is None:
+        return schema
+    root: dict[str, Any] = schema["$defs"][target.rpartition("/")[2]]
+    return root | {key: value for key, value in schema.items() if key != "$ref"}
+
+
+_FENCE = re.compile(r"```[ \t]*\w*[ \t]*\r?\n(.*?)```", re.DOTALL)
 
 
 def _candidates(text: str) -> Iterable[str]:
-    """The whole text, then what models wrap JSON in: a code fence, or prose around one object."""
+    """The whole text; when that is no JSON, what models wrap JSON in: a code fence, or prose around one value."""
     yield text
-    if fenced := _FENCE.search(text):
-        yield fenced.group(1)
-    start, end = text.find("{"), text.rfind("}")
-    if 0 <= start < end and (start, end) != (0, len(text) - 1):
-        yield text[start : end + 1]
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        return
+    yield from _FENCE.findall(text)
+    for opening, closing in ("{}", "[]"):
+        start, end = text.find(opening), text.rfind(closing)
+        if 0 <= start < end:
+            yield text[start : end + 1]
+
+
+# ---- strict mode ----------------------------------------------------------------------------------------------------
+
+# What strict mode takes (OpenAI's list, seen 2026-08); `title`, `default` and the like are refused or say nothing.
+_STRICT_KEYWORDS = {
+    "type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "$ref", "$defs", "description",
+    "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems",
+}  # fmt: skip
+_STRICT_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+_MEANINGS = {"type", "anyOf", "enum", "const", "$ref"}
+
+
+class _NotStrict(Exception):
+    """The schema says something that strict mode cannot say."""
+
+
+def strict_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema as strict mode wants it, or None when it cannot be said there without changing its meaning."""
+    try:
+        return _strict(schema, schema.get("$defs", {}))
+    except _NotStrict:
+        return None
+
+
+def _strict(given: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise _NotStrict
+    schema: dict[str, Any] = dict(given)
+    if "discriminator" in schema and "oneOf" in schema:  # of such parts at most one can fit, so any of them is one of them
+        del schema["discriminator"]
+        schema["anyOf"] = schema.pop("oneOf")
+    if len(schema.get("allOf", ())) == 1:
+        schema |= schema.pop("allOf")[0]
+    if "$ref" in schema and schema.keys() - {"$ref", "$defs"}:  # a reference must stand alone
+        schema = definitions[schema.pop("$ref").rpartition("/")[2]] | schema
+    if not schema.keys() <= _STRICT_KEYWORDS or not schema.keys() & _MEANINGS:
+        raise _NotStrict
+    if schema.get("format", "date") not in _STRICT_FORMATS:
+        raise _NotStrict
+    if schema.get("type") == "object":
+        properties = schema.get("properties")
+        if properties is None or schema.get("additionalProperties", False) is not False or set(schema.get("required", ())) != properties.keys():
+            raise _NotStrict
+        schema |= {"properties": {name: _strict(item, definitions) for name, item in properties.items()}}
+        schema |= {"required": list(properties), "additionalProperties": False}
+    if schema.get("type") == "array":
+        schema["items"] = _strict(schema.get("items"), definitions)
+    if "anyOf" in schema:
+        schema["anyOf"] = [_strict(item, definitions) for item in schema["anyOf"]]
+    if "$defs" in schema:
+        schema["$defs"] = {name: _strict(item, definitions) for name, item in schema["$defs"].items()}
+    return schema

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import json
+import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+from .annotations import known, resolved
 from .context import Context
 from .errors import ErrorConfig
+from .problems import told
 
 __all__ = ["Invalid", "Signature", "TypeSchema", "docstring_summary", "signature_of"]
 
@@ -21,9 +24,16 @@ class Invalid(Exception):
     """JSON that does not fit; the message tells a model in plain words what to correct."""
 
 
+_CONTEXT_NAMES = {"Context", "agentroute.Context"}
+
+
 def _is_context(annotation: Any) -> bool:
-    if annotation is Context or annotation in ("Context", "agentroute.Context"):
+    if annotation is Context:
         return True
+    if isinstance(annotation, str):  # it may be imported for type checkers only
+        return {part.strip() for part in annotation.removeprefix("Optional[").removesuffix("]").split("|")} - {"None"} <= _CONTEXT_NAMES
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _is_context(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return any(_is_context(arg) for arg in typing.get_args(annotation) if arg is not type(None))
     return False
@@ -51,33 +61,47 @@ class Signature:
         """
         import pydantic
 
-        fields: dict[str, Any] = {}
-        for index, (name, parameter) in enumerate(self.parameters.items()):
-            annotation = self.hints.get(name, Any if parameter.annotation is parameter.empty else parameter.annotation)
-            default = ... if parameter.default is parameter.empty else parameter.default
-            # Fields have names of their own, so that a parameter may be called `json`, `copy` or `model_config`.
-            options: dict[str, Any] = {"alias": name}
-            if name in self.docs and not _described(annotation):
-                options["description"] = self.docs[name]
-            fields[f"p{index}"] = (annotation, pydantic.Field(default, **options))
+        fields = {f"p{index}": self._field(parameter) for index, parameter in enumerate(self.parameters.values())}
         config = pydantic.ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=False)
         try:
-            model = pydantic.create_model(f"{self.name}_arguments", __config__=config, **fields)
-            return TypeSchema(model)
-        except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
-            problem = str(error).splitlines()[0]
-        raise ErrorConfig(f"tool {self.name!r}: no schema for its parameters ({problem}); annotate them with types pydantic knows")
+            return TypeSchema(pydantic.create_model(f"{self.name}_arguments", __config__=config, **fields))
+        except (pydantic.errors.PydanticUserError, ErrorConfig, TypeError, NameError) as error:
+            problem = _reason(error)
+        for name in self.parameters:
+            try:
+                TypeSchema(self.hints[name])
+            except ErrorConfig as error:
+                problem = f"{name}: {error}"
+                break
+        raise ErrorConfig(f"tool {self.name!r}: no schema for its parameters ({problem})")
+
+    def _field(self, parameter: inspect.Parameter) -> Any:
+        """A parameter as `create_model` takes it."""
+        import pydantic
+
+        name, default, annotation = parameter.name, parameter.default, self.hints[parameter.name]
+        # Fields have names of their own, so that a parameter may be called `json`, `copy` or `model_config`.
+        options: dict[str, Any] = {"alias": name}
+        if name in self.docs and not _described(annotation) and not getattr(default, "description", None):
+            options["description"] = self.docs[name]
+        if _is_field(default):
+            annotation = typing.Annotated[annotation, copy(default)]
+        elif default is not parameter.empty:
+            options["default"] = default
+            if default is None:  # `x: int = None` says that None will do
+                annotation = typing.Optional[annotation]  # noqa: UP045
+        return annotation, pydantic.Field(**options)
 
     def values(self, validated: Any) -> dict[str, Any]:
         """What the function will receive, by parameter name; its own defaults where the model left something out."""
-        defaults = {name: p.default for name, p in self.parameters.items() if p.default is not p.empty}
+        defaults = {name: p.default for name, p in self.parameters.items() if _has_default(p)}
         return defaults | self._given(validated)
 
     def _given(self, validated: Any) -> dict[str, Any]:
         return {
             name: getattr(validated, f"p{index}")
-            for index, name in enumerate(self.parameters)
-            if f"p{index}" in validated.model_fields_set
+            for index, (name, parameter) in enumerate(self.parameters.items())
+            if f"p{index}" in validated.model_fields_set or not _has_default(parameter)
         }
 
     def bind(self, validated: Any, context: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -85,20 +109,28 @@ class Signature:
         values = self._given(validated)
         if self.context is not None:
             values[self.context] = context
-        args: list[Any] = []
-        for name in self.positional:
-            if name not in values:
-                break
-            args.append(values.pop(name))
+        args = [values.pop(name) if name in values else self.parameters[name].default for name in self.positional]
         return args, values
+
+
+def _is_field(default: Any) -> bool:
+    return type(default).__name__ == "FieldInfo" and type(default).__module__.startswith("pydantic.")
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    """Whether the function fills the parameter in itself; `= Field(…)` is for pydantic to fill in."""
+    return parameter.default is not parameter.empty and not _is_field(parameter.default)
 
 
 def _described(annotation: Any) -> bool:
     return any(getattr(extra, "description", None) for extra in getattr(annotation, "__metadata__", ()))
 
 
-def signature_of(function: Callable[..., Any], name: str) -> Signature:
+def signature_of(function: Callable[..., Any], name: str, names: Mapping[str, Any] | None = None) -> Signature:
     """Reads a function's parameters, type hints and docstring (Google, NumPy or reST style).
+
+    Args:
+        names: what local names in its hints stand for; see `namespace_of`.
 
     Raises:
         ErrorConfig: it is not callable, its signature cannot be read, or a type hint names something unknown.
@@ -107,32 +139,18 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
         found = inspect.signature(function)
     except (TypeError, ValueError):
         raise ErrorConfig(f"tool {name!r}: {function!r} has no readable signature; wrap it in a function") from None
-    target = function
-    while isinstance(target, partial):
-        target = target.func
-    if not (inspect.isfunction(target) or inspect.ismethod(target) or inspect.isbuiltin(target) or inspect.isclass(target)):
-        target = type(target).__call__
-    try:
-        hints = typing.get_type_hints(target, include_extras=True)
-    except NameError as error:
-        problem = str(error)
-    except TypeError:
-        problem, hints = "", {}
-    else:
-        problem = ""
-    if problem:
-        raise ErrorConfig(f"tool {name!r}: a type hint cannot be resolved ({problem}); define that type at module or cell level, before the tool")
-    first = next(iter(found.parameters.values()), None)
-    if first is not None and first.name in ("self", "cls") and first.annotation is first.empty and "." in getattr(target, "__qualname__", ""):
-        raise ErrorConfig(f"tool {name!r} is a method without its object; give the bound one, such as thing.{name}")
+    _check_bound(function, found, name)
     parameters: dict[str, inspect.Parameter] = {}
     context: str | None = None
     positional: list[str] = []
+    hints: dict[str, Any] = {}
     for parameter in found.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        annotation = hints.get(parameter.name, parameter.annotation)
-        if _is_context(annotation) or (annotation is parameter.empty and parameter.name == "ctx"):
+        annotation = parameter.annotation
+        if not _is_context(annotation):
+            annotation = hints[parameter.name] = _hint(function, parameter, names or {}, name)
+        if _is_context(annotation) or (parameter.annotation is parameter.empty and parameter.name == "ctx"):
             if context is not None:
                 raise ErrorConfig(f"tool {name!r}: two parameters take the Context ({context!r}, {parameter.name!r}); keep one")
             context = parameter.name
@@ -140,8 +158,33 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
             parameters[parameter.name] = parameter
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(parameter.name)
+    if found.parameters and not parameters and context is None:
+        raise ErrorConfig(
+            f"tool {name!r} takes only *args or **kwargs, which cannot be offered to a model; name its parameters, "
+            "or put functools.wraps on the decorator that hides them"
+        )
     _, docs = _read_docstring(function)
     return Signature(name, parameters, context, tuple(positional), hints, docs)
+
+
+def _check_bound(function: Callable[..., Any], found: inspect.Signature, name: str) -> None:
+    """Raises ErrorConfig for a method that was taken from its class instead of an object."""
+    first = next(iter(found.parameters.values()), None)
+    outer = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if first is not None and first.name in ("self", "cls") and first.annotation is first.empty and outer and not outer.endswith("<locals>"):
+        raise ErrorConfig(f"tool {name!r} is a method without its object; give the bound one, such as thing.{name}")
+
+
+def _hint(function: Callable[..., Any], parameter: inspect.Parameter, names: Mapping[str, Any], name: str) -> Any:
+    if parameter.annotation is parameter.empty:
+        return Any
+    try:
+        return known(resolved(parameter.annotation, function, names))
+    except Exception as error:
+        problem = str(error)
+    raise ErrorConfig(
+        f"tool {name!r}, {parameter.name}: a type hint cannot be resolved ({problem}); define that type at module or cell level, before the tool"
+    )
 
 
 def docstring_summary(function: Callable[..., Any]) -> str:
@@ -149,9 +192,17 @@ def docstring_summary(function: Callable[..., Any]) -> str:
     return _read_docstring(function)[0]
 
 
+def _docstring(function: Any) -> str | None:
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return inspect.getdoc(function)
+    return inspect.getdoc(type(function).__call__) or inspect.getdoc(function)  # an object that can be called
+
+
 def _read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """What the function does (short part, blank line, long part), and its parameters' descriptions."""
-    text = inspect.getdoc(function) if not isinstance(function, partial) else inspect.getdoc(function.func)
+    text = _docstring(function)
     if not text:
         return "", {}
     import docstring_parser
@@ -161,8 +212,23 @@ def _read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     except Exception:  # a docstring in a style of its own is still a description
         return text, {}
     parts = [part for part in (parsed.short_description, parsed.long_description) if part]
-    docs = {param.arg_name.split(" ")[0]: " ".join(param.description.split()) for param in parsed.params if param.description}
+    docs: dict[str, str] = {}
+    for param in parsed.params:
+        for name in param.arg_name.split(","):  # "a, b: Both." describes two
+            if param.description and name.strip():
+                docs[name.split()[0].lstrip("*")] = " ".join(param.description.split())
     return "\n\n".join(parts), docs
+
+
+@cache
+def _schema_maker() -> Any:
+    """pydantic's, without its warnings: a default that JSON cannot hold is the function's own affair."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Maker(GenerateJsonSchema):
+        ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}
+
+    return Maker
 
 
 class TypeSchema:
@@ -172,13 +238,14 @@ class TypeSchema:
         import pydantic
 
         try:
-            self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
-            self.schema: dict[str, Any] = _tidy(self._adapter.json_schema(by_alias=True))
+            self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(known(kind))
+            self.schema: dict[str, Any] = _tidy(self._adapter.json_schema(by_alias=True, schema_generator=_schema_maker()))
         except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticInvalidForJsonSchema, NameError, TypeError) as error:
-            problem = str(error).splitlines()[0]
+            problem = _reason(error)
         else:
             return
-        raise ErrorConfig(f"no JSON Schema can be made for {kind!r} ({problem})")
+        shown = kind.__name__ if isinstance(kind, type) and typing.get_origin(kind) is None else repr(kind)
+        raise ErrorConfig(f"no JSON Schema can be made for {shown} ({problem}); use types pydantic knows, such as a BaseModel or a dataclass")
 
     def validate_json(self, text: str) -> Any:
         """The value in a JSON text.
@@ -187,12 +254,15 @@ class TypeSchema:
             Invalid: it is no JSON, or does not fit; the message lists every problem.
         """
         import pydantic
+        import pydantic_core
 
+        text = _sendable(text)
         try:
-            return self._adapter.validate_json(_sendable(text))
+            return self._adapter.validate_json(text)
         except pydantic.ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=True)
-        raise Invalid("\n".join(_in_words(problem) for problem in problems[:20]))
+            problems = error.errors(include_url=False)
+        given = None if problems[0]["type"] == "json_invalid" else pydantic_core.from_json(text)
+        raise Invalid(told(problems, given, self.schema.get("$defs", ())))
 
     def validate(self, value: Any) -> Any:
         """The value a Python object stands for (already of the type, or JSON-like). Errors as `validate_json`."""
@@ -201,32 +271,19 @@ class TypeSchema:
         try:
             return self._adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=True)
-        raise Invalid("\n".join(_in_words(problem) for problem in problems[:20]))
+            problems = error.errors(include_url=False)
+        raise Invalid(told(problems, value, self.schema.get("$defs", ())))
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no schema, without pydantic's advice to authors of types and Python's way of writing a class."""
+    line = re.sub(r"<class '(?:[\w.<>]+\.)?(\w+)'>", r"\1", (str(error) or type(error).__name__).splitlines()[0])
+    unknown = re.match(r"Unable to generate pydantic-core schema for (.+?)\. Set ", line)
+    return f"pydantic knows none for {unknown[1]}" if unknown else line
 
 
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
-
-
-def _in_words(problem: Any) -> str:
-    """One validation problem for a model: where, what was expected, what came."""
-    place = ".".join(str(part) for part in problem["loc"])
-    kind, message = problem["type"], problem["msg"]
-    if kind == "missing":
-        return f"{place}: missing; it is required"
-    if kind == "extra_forbidden":
-        return f"{place}: there is no such argument"
-    if kind == "json_invalid":
-        return f"not valid JSON: {message.removeprefix('Invalid JSON: ')}"
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = problem.get("input")
-    try:
-        shown = json.dumps(given, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):
-        shown = type(given).__name__
-    shown = shown if len(shown) <= 80 else shown[:80] + "…"
-    return f"{place + ': ' if place else ''}{message} (got {shown})"
 
 
 _NAMED = ("properties", "$defs", "patternProperties", "definitions")

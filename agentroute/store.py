@@ -44,6 +44,8 @@ class RunStore:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+            raise ErrorConfig(f"the path of a run history must be a file name, not {path!r:.80}")
         self._given = path
         self._opened: Database | None = None
 
@@ -78,6 +80,9 @@ class RunStore:
 
         `run_id` is one run's id or several; None is all runs. All rows are of one moment. A file that does not exist has no rows, and is not made. Read to the end, or close.
         """
+        if kind not in TABLES:
+            known = "RunRecord, TurnRecord, ToolCallRecord or MessageRecord"
+            raise ErrorConfig(f"rows come as {known} (agentroute.records), got {getattr(kind, '__name__', repr(kind))}")
         wanted = _run_ids(run_id)
         if not self._database.exists():
             return

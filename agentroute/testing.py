@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 from . import _http
-from .errors import ErrorModelResponse
+from .errors import ErrorConfig, ErrorModelResponse
 from .message import LLMChunk, LLMRequest, LLMResponse, ToolCall
 from .models.base import Model, fold
 
@@ -36,6 +36,8 @@ class ModelFunction:
         chunk_s: float = 0.0,
         piece: int = 4,
     ) -> None:
+        if not callable(function):
+            raise ErrorConfig(f"{type(self).__name__} takes a function of the request, got {type(function).__name__}")
         self.function = function
         self.model_id = model_id
         self.cost_usd = cost_usd
@@ -73,9 +75,9 @@ class ModelFunction:
     def _response(self, request: LLMRequest, answer: Any) -> LLMResponse:
         if isinstance(answer, LLMResponse):
             return answer
-        calls = [answer] if isinstance(answer, ToolCall) else [] if isinstance(answer, str) else list(answer)
-        if not all(isinstance(call, ToolCall) for call in calls):
-            raise TypeError(f"a scripted answer is a text, ToolCall, list of ToolCalls, LLMResponse or Exception, not {answer!r}")
+        calls = [answer] if isinstance(answer, ToolCall) else [] if isinstance(answer, str) else answer
+        if not isinstance(calls, list | tuple) or not all(isinstance(call, ToolCall) for call in calls):
+            raise ErrorConfig(f"a scripted answer is a text, ToolCall, list of ToolCalls, LLMResponse or Exception, not {answer!r:.80}")
         text = answer if isinstance(answer, str) else None
         usage: dict[str, Any] = {
             "prompt_tokens": sum(len(message.text) for message in request.messages),
@@ -100,6 +102,9 @@ class ModelScripted(ModelFunction):
     """
 
     def __init__(self, answers: Sequence[Answer | Callable[[LLMRequest], Answer]], *, model_id: str = "scripted", **options: Any) -> None:
+        if isinstance(answers, str | ToolCall) or not isinstance(answers, Sequence):
+            example = f"{answers!r:.40}" if isinstance(answers, str) else "…"
+            raise ErrorConfig(f"ModelScripted takes a list of answers, got {type(answers).__name__}; write ModelScripted([{example}])")
         super().__init__(self._next, model_id=model_id, **options)
         self.answers = list(answers)
         self._position = 0
@@ -157,6 +162,8 @@ def _same(one: LLMResponse, other: LLMResponse, exact: bool) -> bool:
 @contextmanager
 def no_requests(*, allow: Sequence[str] = ("127.0.0.1", "localhost", "::1")) -> Iterator[None]:
     """While it lasts, a request to any host but those allowed is a RuntimeError and is not sent."""
+    if isinstance(allow, str):
+        raise ErrorConfig(f"allow must be a list of hosts, got str; write allow=[{allow!r:.80}]")
     before = _http.allowed_hosts
     _http.allowed_hosts = frozenset(allow)
     try:

@@ -6,21 +6,21 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial, update_wrapper
 from typing import Any, overload
 
 from ._threads import run_in_thread
+from .annotations import namespace_of
 from .context import Context
 from .errors import ErrorConfig
 from .message import ToolCall
+from .result_text import MAX_RESULT, result_text
 from .schema import Invalid, Signature, TypeSchema, docstring_summary, signature_of
 
-__all__ = ["Approval", "Approve", "Deny", "Tool", "result_text", "tool"]
-
-MAX_RESULT = 100_000
-"""Characters of a result that a model is shown; the rest is cut, and it is told so."""
+__all__ = ["Approval", "Approve", "Deny", "Tool", "check_function", "result_text", "tool"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -38,9 +38,33 @@ class Deny:
     reason: str = ""
     interrupt: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str):
+            raise ErrorConfig(f"Deny: reason must be a text, got {type(self.reason).__name__}")
+        if not isinstance(self.interrupt, bool):
+            raise ErrorConfig(f"Deny: interrupt must be True or False, got {self.interrupt!r:.80}")
+
 
 Approve = Callable[[Context, ToolCall], "bool | str | Deny | Awaitable[bool | str | Deny]"]
 """Decides on a call that needs approval, plain or async: True runs it; False, a reason (a text) or Deny denies it."""
+
+
+def check_function(what: str, value: Any, *arguments: str, instead: str = "") -> None:
+    """Raises ErrorConfig unless `value` can be called with so many positional arguments. `instead`: what else it may be."""
+    expected = f"{what} must be {instead}a function of ({', '.join(arguments)})"
+    if not callable(value):
+        raise ErrorConfig(f"{expected}, got {type(value).__name__}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of some built-in functions nobody knows
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        takes = ", ".join(signature.parameters)
+    else:
+        return
+    raise ErrorConfig(f"{expected}; this one takes ({takes})")
 
 
 class Tool:
@@ -71,10 +95,16 @@ class Tool:
     ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ErrorConfig(f"tool name {name!r}: use 1 to 64 letters, digits, '_' or '-' (give one with name=…)")
-        if not callable(fn):
+        if not callable(fn) and not isinstance(fn, classmethod):
             raise ErrorConfig(f"tool {name!r}: expected a function, got {type(fn).__name__}")
-        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
+        if not isinstance(description, str):
+            raise ErrorConfig(f"tool {name!r}: description must be a text, got {type(description).__name__}")
+        if params_schema is not None and not isinstance(params_schema, dict):
+            raise ErrorConfig(f"tool {name!r}: params_schema must be a dictionary (JSON Schema of an object), got {type(params_schema).__name__}")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf")):
             raise ErrorConfig(f"tool {name!r}: timeout must be a positive number of seconds, not {timeout!r}")
+        if not isinstance(needs_approval, bool):
+            check_function(f"tool {name!r}: needs_approval", needs_approval, "ctx", "arguments", instead="True, False or ")
         self.name = name
         self.description = description
         self.fn = fn
@@ -82,6 +112,7 @@ class Tool:
         self.timeout = timeout
         self._given_schema = params_schema
         self._takes_context = takes_context
+        self._names = namespace_of(fn) if params_schema is None else {}
         update_wrapper(self, fn, updated=())
 
     @classmethod
@@ -95,9 +126,14 @@ class Tool:
         timeout: float | None = None,
     ) -> Tool:
         """A tool from a function; name and description default to its name and docstring."""
+        if not callable(fn) and not isinstance(fn, classmethod):
+            option = fn if isinstance(fn, str) else "…"
+            raise ErrorConfig(f"a tool is made from a function, got {fn!r:.80}; options go by name, such as tool(name={option!r})")
+        if inspect.isfunction(fn) and fn.__module__ == __name__:
+            raise ErrorConfig("tool(…) with options is a decorator and waits for its function; write tool(…)(function)")
         target = fn.func if isinstance(fn, partial) else fn
-        found: str = name or getattr(target, "__name__", None) or type(target).__name__
-        made = cls(found, description or "", None, fn, needs_approval=needs_approval, timeout=timeout)
+        found = name if name is not None else getattr(target, "__name__", None) or type(target).__name__
+        made = cls(found, description if description is not None else "", None, fn, needs_approval=needs_approval, timeout=timeout)
         if description is None:
             made.description = docstring_summary(fn)
         return made
@@ -110,7 +146,7 @@ class Tool:
 
     @cached_property
     def _signature(self) -> Signature:
-        return signature_of(self.fn, self.name)
+        return signature_of(self.fn, self.name, self._names)
 
     @cached_property
     def _arguments(self) -> TypeSchema:
@@ -155,7 +191,7 @@ class Tool:
         return dict(arguments) if self._given_schema is not None else self._signature.values(arguments)
 
     async def invoke(self, args: Any, *, ctx: Context) -> Any:
-        """Runs the function and returns what it returns. `args` is a dictionary, or what `parse` gave.
+        """Runs the function and returns what it returns, of an async generator a list. `args` is a dictionary, or what `parse` gave.
 
         Async functions run as they are; others in a thread, so that the event loop goes on. A thread cannot be
         stopped: after the timeout it is abandoned.
@@ -190,24 +226,31 @@ class Tool:
 
             def work() -> tuple[Any, bool]:
                 value = self.fn(*positional, **keywords)
-                return (value, False) if inspect.isawaitable(value) else (finish(value), True)
+                later = inspect.isawaitable(value) or isinstance(value, AsyncIterator)
+                return (value, False) if later else (finish(value), True)
 
             value, finished = await run_in_thread(work, name=name)
             if finished:
                 return value
-            value = await value
+            if inspect.isawaitable(value):
+                value = await value
+        if isinstance(value, AsyncIterator):
+            value = await _collected(value)
         if isinstance(value, str | int | float | None):
             return finish(value)
         return await run_in_thread(lambda: finish(value), name=name)
 
     def __get__(self, owner: Any, kind: type | None = None) -> Tool:
-        """A tool made of a method is a tool of its object."""
-        if owner is None or not inspect.isfunction(self.fn) or next(iter(inspect.signature(self.fn).parameters), "") != "self":
+        """A tool made of a method is a tool of its object, of a class method one of its class."""
+        method = owner is not None and inspect.isfunction(self.fn) and next(iter(inspect.signature(self.fn).parameters), "") == "self"
+        if not method and not isinstance(self.fn, classmethod):
             return self
-        return Tool(
+        bound = Tool(
             self.name, self.description, self._given_schema, self.fn.__get__(owner, kind), self._takes_context,
             self.needs_approval, self.timeout,
         )  # fmt: skip
+        bound._names = self._names  # what its hints name may be local to a function that has returned
+        return bound
 
     def _bind(self, args: Any, ctx: Context) -> tuple[list[Any], dict[str, Any]]:
         if self._given_schema is not None:
@@ -215,6 +258,17 @@ class Tool:
         if isinstance(args, dict):
             args = self._arguments.validate(args)
         return self._signature.bind(args, ctx)
+
+
+async def _collected(items: AsyncIterator[Any]) -> list[Any]:
+    """What an async generator yields: as much of it as can be shown, because it may have no end."""
+    found: list[Any] = []
+    async with aclosing(items) if hasattr(items, "aclose") else nullcontext():  # type: ignore[type-var]
+        async for item in items:
+            found.append(item)
+            if len(found) > MAX_RESULT // 2:
+                break
+    return found
 
 
 def _is_async(function: Any) -> bool:
@@ -254,65 +308,3 @@ def tool(
         )
 
     return make if fn is None else make(fn)
-
-
-def result_text(value: Any, limit: int = MAX_RESULT) -> str:
-    """What a model is told a tool returned: text as it is, everything else as JSON, never a Python repr.
-
-    Models, dataclasses, dates, enums, sets and generators become the JSON pydantic makes of them; DataFrames a list of
-    rows; NaN becomes null; bytes that are no text become a note. Longer results are cut at `limit` characters, with a note.
-
-    Raises:
-        TypeError: there is no JSON for the value; the message names its type.
-    """
-    if isinstance(value, str):
-        text = value
-    elif value is None:
-        text = ""
-    elif isinstance(value, bytes | bytearray | memoryview):
-        text = _bytes_text(bytes(value))
-    else:
-        import pydantic_core
-
-        try:
-            encoded = pydantic_core.to_json(value, fallback=_plain, bytes_mode="base64", inf_nan_mode="null")
-            text = encoded.decode()
-        except (pydantic_core.PydanticSerializationError, ValueError, RecursionError, UnicodeError) as error:
-            raise TypeError(f"the tool returned a {type(value).__name__}, which has no JSON form ({error})") from None
-    if len(text) > limit:
-        return text[:limit] + f"\n[cut: {len(text) - limit} more characters]"
-    return text or "(no output)"
-
-
-def _rows(table: Any) -> Any:
-    """A pandas table as JSON-like rows. Labels in its index are part of the data, but for the plain 0, 1, 2, …"""
-    index = table.index
-    plain = type(index).__name__ == "RangeIndex" and index.name is None and index.start == 0
-    is_series = not hasattr(table, "columns")
-    if not plain:
-        table = (table.rename("value") if is_series and table.name is None else table).reset_index()
-    elif is_series:
-        table = table.to_frame("value")
-    rows = json.loads(table.to_json(orient="records", date_format="iso", double_precision=15, default_handler=str))
-    return [row["value"] for row in rows] if is_series and plain else rows
-
-
-def _bytes_text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return f"[{len(value)} bytes of binary data]"
-
-
-def _plain(value: Any) -> Any:
-    """A JSON-like stand-in for objects of libraries we do not import."""
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for "missing"
-        return None
-    if callable(getattr(value, "to_json", None)) and hasattr(value, "index"):  # a DataFrame or Series
-        return _rows(value)
-    for method in ("tolist", "to_list", "to_dict", "isoformat"):  # arrays, series, scalars, timestamps
-        if callable(function := getattr(value, method, None)):
-            return function()
-    if isinstance(value, Sequence | Set):
-        return list(value)
-    raise TypeError(f"no JSON form for {type(value).__name__}")

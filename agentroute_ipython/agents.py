@@ -136,7 +136,7 @@ class Agents:
         settings["model"] = _model(options.model, names)
         settings["tools"] = _tools(options.tools, names)
         settings["output"] = _output(options.output, names)
-        settings["history"] = _history(options.history)
+        settings["history"] = _history(options.history, names)
         settings["memory"] = self._memory(options.memory, names, in_ram)
         return {key: value for key, value in settings.items() if value is not None}
 
@@ -258,9 +258,20 @@ def _output(word: str | None, names: Mapping[str, object]) -> Any:
     return value
 
 
-def _history(policy: tuple[str, int] | None) -> Any:
+def _is_policy(value: object) -> bool:
+    return callable(getattr(value, "compact", None)) and not isinstance(value, type)
+
+
+def _history(policy: tuple[str, int] | str | None, names: Mapping[str, object]) -> Any:
     if policy is None:
         return None
+    if isinstance(policy, str):
+        if policy not in names:
+            known = [name for name, value in names.items() if passes(_is_policy, value)]
+            raise ErrorConfig(f"no history policy called {policy} in the notebook{nearest(policy, known)}; window:20 makes one")
+        if not passes(_is_policy, names[policy]):
+            raise ErrorConfig(f"--history {policy}: expected a history policy; it is {kind_of(names[policy])}")
+        return names[policy]
     from agentroute import HistorySlidingWindow, HistoryTruncate
 
     kind, size = policy

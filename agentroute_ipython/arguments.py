@@ -59,7 +59,7 @@ class Options:
     temperature: float | None = None
     max_tokens: int | None = None
     memory: str | None = None
-    history: tuple[str, int] | None = None
+    history: tuple[str, int] | str | None = None
 
     def over(self, base: Options) -> Options:
         """`base` with what is given here put in its place."""
@@ -140,11 +140,13 @@ def _names(text: str) -> tuple[str, ...]:
 _HISTORIES = ("window", "truncate")
 
 
-def _history(text: str) -> tuple[str, int]:
-    kind, _, size = text.partition(":")
+def _history(text: str) -> tuple[str, int] | str:
+    kind, colon, size = text.partition(":")
+    if not colon and text.isidentifier() and kind not in _HISTORIES:
+        return text  # a variable's name
     if kind not in _HISTORIES or not re.fullmatch(r"[0-9]{1,18}", size) or int(size) < 1:
         hint = nearest(kind, _HISTORIES) if kind not in _HISTORIES else ""
-        raise ErrorConfig(f"needs window:N (messages) or truncate:N (tokens), such as window:20; got {_cut(text)}{hint}")
+        raise ErrorConfig(f"needs window:N (messages), truncate:N (tokens) or a variable that holds a policy, such as window:20; got {_cut(text)}{hint}")
     return kind, int(size)
 
 
@@ -159,7 +161,7 @@ OPTIONS = (
     Option("temperature", "T", "0 for steady answers, higher for varied ones", _amount(0.2)),
     Option("max-tokens", "N", "most tokens in one answer of the model", _whole(1, 1000)),
     Option("memory", "WHERE", "keep the conversation between cells: ram, the path of a file, or a variable that holds a memory", _text),
-    Option("history", "POLICY", "which earlier messages are sent: window:N messages, or truncate:N tokens", _history),
+    Option("history", "POLICY", "which earlier messages are sent: window:N messages, truncate:N tokens, or a variable that holds a policy", _history),
     Option("as", "NAME", "bind the Result to this variable, also the partial one of a run that failed", _variable),
     Option("define", "", "the text is the instructions; define the agent and run nothing", _text),
 )  # fmt: skip

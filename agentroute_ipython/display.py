@@ -12,10 +12,11 @@ import json
 import re
 from typing import Any
 
+from agentroute.figures import cost_text, count_text, plural, seconds_text
 from agentroute.records import ToolCallRecord, TurnRecord
 
 from .card import Card
-from .formats import call_text, cost_text, count_text, cut, one_line, plural, seconds_text, visible
+from .formats import call_text, cut, one_line, visible
 from .plain import CUT_SHORT, call_word, error_name, json_value, maybe_charged, to_text, usage_items, usage_line
 from .style import STYLE
 

@@ -6,10 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
+from agentroute.figures import cost_text, count_text, plural, seconds_text
 from agentroute.records import ToolCallRecord, TurnRecord
 
 from .card import Card
-from .formats import call_text, cost_text, count_text, cut, one_line, plural, seconds_text, visible
+from .formats import call_text, cut, one_line, visible
 
 __all__ = [
     "CUT_SHORT",

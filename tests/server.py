@@ -37,6 +37,8 @@ class ModelServer:
         self.answers = list(answers)
         self.usage = {"prompt_tokens": 10, "completion_tokens": 5, "cost": 0.001} if usage is None else usage
         self.repeat = repeat
+        self.pages: dict[str, Raw] = {}
+        """What a GET of a path answers; 404 for others."""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -135,6 +137,14 @@ def _handler(model: ModelServer) -> type[BaseHTTPRequestHandler]:
                     answer = Raw.sse(*chunks(answer, model.usage))
                 else:
                     answer = Raw(body=[json.dumps(completion(answer, model.usage)).encode()])
+            self._reply(answer)
+
+        def do_GET(self) -> None:
+            model.headers.append({name.lower(): value for name, value in self.headers.items()})
+            model.paths.append(self.path)
+            self._reply(model.pages.get(self.path, Raw(404, [b'{"error":{"message":"no such page"}}'])))
+
+        def _reply(self, answer: Raw) -> None:
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)

@@ -81,7 +81,7 @@ def test_a_denial_may_end_the_run():
     assert kept[-1].text == "(no answer: refund was denied)"
 
 
-@pytest.mark.parametrize("verdict", [None, 1, [], "yes".encode()])
+@pytest.mark.parametrize("verdict", [None, 1, [], b"yes"])
 def test_nonsense_from_a_handler_is_a_denial_and_is_told(verdict):
     done: list[float] = []
     agent = Agent("a", model=ModelScripted([CALL, "ok"]), tools=[refunds(done)], approve=lambda ctx, call: verdict)

@@ -11,13 +11,15 @@ import agentroute
 
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
-    ["errors", "message", "content", "records", "events", "result"],
-    ["_sse", "_threads", "config", "context", "schema", "tools", "output", "calling", "prices", "history", "_sqlite",
-     "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.wire"],
+    ["errors", "message", "content", "figures", "records", "events", "result"],
+    ["_sse", "_threads", "config", "context", "annotations", "problems", "schema", "result_text", "tools", "output", "calling", "prices", "history", "_sqlite",
+     "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.wire", "models.wire_errors"],
     ["_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
-     "models.local", "models.routing", "models", "store"],
+     "models.local", "models.retry", "models.routing", "models", "store"],
     ["loop", "recorder"],
-    ["frames", "agent", "summarize", "testing", "cli", "__main__", "__init__"],
+    ["frames", "agent", "summarize", "testing",
+     "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli",
+     "__main__", "__init__"],
 ]  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -126,11 +126,11 @@ def test_a_blocking_tool_does_not_block_the_loop():
     ("asked", "error_type", "told"),
     [
         (call("nothing"), "UnknownTool", "There is no tool 'nothing'. Tools: add."),
-        (call(a="x", b=2), "InvalidArguments", 'a: Input should be a valid integer, unable to parse string as an integer (got "x")'),
+        (call(a="x", b=2), "InvalidArguments", 'a: expected an integer (got "x")'),
         (call(a=1), "InvalidArguments", "b: missing; it is required"),
         (call(a=1, b=2, c=3), "InvalidArguments", "c: there is no such argument"),
         (ToolCall("1", "add", "{broken"), "InvalidArguments", "not valid JSON"),
-        (ToolCall("1", "add", "[1, 2]"), "InvalidArguments", "Input should be an object (got [1, 2])"),
+        (ToolCall("1", "add", "[1, 2]"), "InvalidArguments", "expected an object (got [1, 2])"),
     ],
 )
 def test_a_wrong_call_is_not_run_and_the_model_is_told_why(asked, error_type, told):
@@ -778,7 +778,7 @@ def test_a_plain_history_policy_works_and_a_wrong_one_is_named():
     failed(agent("ok", history=Wrong()), ErrorConfig)
 
 
-@pytest.mark.parametrize("prompt", [42, {"a": 1}, ["text"], [], b"bytes"])
+@pytest.mark.parametrize("prompt", [42, {"a": 1}, [["text"]], [], b"bytes"])
 def test_what_is_no_prompt_is_refused(prompt):
     failed(agent("x"), ErrorConfig, prompt=prompt)
 

@@ -225,7 +225,7 @@ def test_a_type_without_schema_is_explained():
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
-        (int, '"x"', "valid integer"),
+        (int, '"x"', "expected an integer (got \"x\")"),
         (int, "{", "not valid JSON"),
         (Address, "{}", "street: missing"),
         (int, "[" * 100_000, "not valid JSON"),

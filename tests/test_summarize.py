@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from agentroute import Agent, ErrorBudget, ErrorConfig, HistorySummarize, Memory, Message, RunStore, ToolCall
-from agentroute.errors import ErrorModelServer
+from agentroute import Agent, ErrorBudget, ErrorConfig, HistorySummarize, HistoryTruncate, Memory, Message, RunStore, ToolCall
+from agentroute.errors import ErrorModelRequest, ErrorModelServer
 from agentroute.message import LLMRequest
 from agentroute.testing import ModelFunction, ModelScripted
 
@@ -156,7 +156,7 @@ def test_a_summarizer_that_fails_is_told_and_the_conversation_goes_as_it_is():
 
 def test_a_model_string_is_resolved_and_asks_for_its_key():
     agent = talked(HistorySummarize("anthropic/claude-haiku-4.5", keep_recent=1), 3)
-    with pytest.raises(ErrorConfig, match="no API key for 'anthropic/claude-haiku-4.5'"):
+    with pytest.raises(ErrorConfig, match=r"no API key for .anthropic/claude-haiku-4\.5."):
         agent.run("now")
 
 
@@ -239,3 +239,40 @@ def test_requests_hold_what_the_policy_left():
     (request,) = agent.model.requests
     assert isinstance(request, LLMRequest)
     assert texts(request.messages) == ["= summary 1", READY, "q3", "a3", "now"]
+
+
+class Small(ModelFunction):
+    """A model that finds more than `most` messages too long, and says so as providers do."""
+
+    def __init__(self, most: int, words: str) -> None:
+        super().__init__(self._answer)
+        self.most, self.words = most, words
+
+    def _answer(self, request: LLMRequest) -> object:
+        count = len(request.messages)
+        return ErrorModelRequest(self.words.format(count * 1000), too_long=True) if count > self.most else "fine"
+
+
+@pytest.mark.parametrize("words", ["it has {} tokens, and 7000 tokens are allowed", "too long"])
+def test_a_conversation_the_provider_finds_too_long_is_cut_further_and_sent_again(words):
+    memory = Memory()
+    asyncio.run(memory.add_messages(chat(20, asked=False)))
+    model = Small(7, words)
+    result = Agent("a", model=model, memory=memory, history=HistoryTruncate()).run("now")
+    sent = [len(request.messages) for request in model.requests]
+    assert (result.output, result.usage.model_calls, sent[0]) == ("fine", 1, 41)
+    assert 3 <= sent[-1] <= 7
+
+
+def test_what_cannot_be_cut_further_is_the_providers_error():
+    model = Small(0, "too long")
+    with pytest.raises(ErrorModelRequest, match="too long"):
+        Agent("a", model=model, history=HistoryTruncate()).run("now")
+    assert len(model.requests) == 1
+
+
+def test_without_a_policy_nothing_is_cut():
+    model = Small(0, "too long")
+    with pytest.raises(ErrorModelRequest, match="too long"):
+        Agent("a", model=model).run("now")
+    assert len(model.requests) == 1

@@ -47,7 +47,7 @@ RESULTS = [
     (b"\xff\x00", "[2 bytes of binary data]"),
     (pandas.DataFrame({"a": [1, 2]}), '[{"a":1},{"a":2}]'),
     (pandas.DataFrame({"n": [1]}, index=["x"]), '[{"index":"x","n":1}]'),
-    (pandas.DataFrame({"d": [pandas.Timestamp("2026-01-02"), pandas.NaT]}), '[{"d":"2026-01-02T00:00:00.000"},{"d":null}]'),
+    (pandas.DataFrame({"d": [pandas.Timestamp("2026-01-02"), pandas.NaT]}), '[{"d":"2026-01-02T00:00:00"},{"d":null}]'),
     (pandas.Series([1, 2]), "[1,2]"),
     (pandas.Series(["b", "b", "c"]).value_counts(), '[{"index":"b","count":2},{"index":"c","count":1}]'),
     (pandas.NA, "null"),

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import ErrorConfig
 from ..message import Message
 
-__all__ = ["MemoryProto", "check_fact", "check_messages", "check_session", "opened"]
+__all__ = ["MemoryProto", "check_fact", "check_limit", "check_messages", "check_session", "check_text", "opened"]
 
 
 @runtime_checkable
@@ -53,15 +53,26 @@ class MemoryProto(Protocol):
 def check_fact(key: Any, value: Any) -> None:
     """Raises ErrorConfig for what no memory can give back as it was."""
     for name, text in (("key", key), ("value", value)):
-        if not isinstance(text, str):
-            raise ErrorConfig(f"remember() takes a str as {name}, not {type(text).__name__}; convert it, say with json.dumps")
+        check_text("remember()", name, text, "; convert it, say with json.dumps")
         try:
             text.encode()
         except UnicodeEncodeError:
             raise ErrorConfig(f"remember() was given a {name} with half a character (a lone surrogate); leave it out") from None
 
 
+def check_text(method: str, name: str, text: Any, advice: str = "") -> None:
+    if not isinstance(text, str):
+        raise ErrorConfig(f"{method} takes a str as {name}, not {type(text).__name__}{advice}")
+
+
+def check_limit(method: str, limit: Any) -> None:
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise ErrorConfig(f"{method}: limit must be a whole number, not {limit!r:.80}")
+
+
 def check_messages(messages: Any) -> None:
+    if not isinstance(messages, list | tuple):
+        raise ErrorConfig(f"add_messages() takes a list of Messages, not {type(messages).__name__}")
     for message in messages:
         if not isinstance(message, Message):
             raise ErrorConfig(f"add_messages() takes Message objects, not {type(message).__name__}; use Message.from_dict")

@@ -6,7 +6,7 @@ from copy import copy, deepcopy
 from dataclasses import replace
 
 from ..message import Message
-from .base import check_fact, check_messages, check_session, opened
+from .base import check_fact, check_limit, check_messages, check_session, check_text, opened
 from .recall import Fact, ranked
 
 __all__ = ["Memory"]
@@ -36,8 +36,10 @@ class Memory:
         return view
 
     async def get_messages(self, limit: int | None = None) -> list[Message]:
-        if limit is not None and limit <= 0:
-            return []
+        if limit is not None:
+            check_limit("get_messages()", limit)
+            if limit <= 0:
+                return []
         return [_copied(message) for message in opened(self._messages[-(limit or 0) :])]
 
     async def add_messages(self, messages: list[Message]) -> None:
@@ -52,12 +54,15 @@ class Memory:
         self._facts[key] = Fact.of(key, value)
 
     async def recall(self, query: str, limit: int = 10) -> list[str]:
+        check_text("recall()", "query", query)
+        check_limit("recall()", limit)
         if limit <= 0:
             return []
         facts = list(self._facts.values())
         return ranked(query, facts, limit) if query.strip() else [fact.value for fact in facts[:limit]]
 
     async def forget(self, key: str) -> None:
+        check_text("forget()", "key", key)
         self._facts.pop(key, None)
 
     @property

@@ -14,7 +14,7 @@ from .._sqlite import Database, Schema
 from .._threads import run_in_thread
 from ..errors import ErrorConfig, ErrorStore
 from ..message import Message
-from .base import check_fact, check_messages, check_session, opened
+from .base import check_fact, check_limit, check_messages, check_session, check_text, opened
 from .recall import MIN_PREFIX, Fact, query_words, ranked, words
 
 __all__ = ["MemorySQLite"]
@@ -57,8 +57,10 @@ class MemorySQLite:
         return view
 
     async def get_messages(self, limit: int | None = None) -> list[Message]:
-        if limit is not None and limit <= 0:
-            return []
+        if limit is not None:
+            check_limit("get_messages()", limit)
+            if limit <= 0:
+                return []
         # Any limit sorts from the end of an index, so the length of the conversation does not matter.
         sql = "SELECT message FROM messages WHERE session_id = ? ORDER BY id DESC LIMIT ?"
         count = _MAX_ROWS if limit is None else min(limit, _MAX_ROWS)
@@ -81,11 +83,14 @@ class MemorySQLite:
         await self._write(lambda connection: _remember(connection, key, value))
 
     async def recall(self, query: str, limit: int = 10) -> list[str]:
+        check_text("recall()", "query", query)
+        check_limit("recall()", limit)
         if limit <= 0:
             return []
         return await self._read(lambda connection: _recall(connection, query, min(limit, _MAX_ROWS)))
 
     async def forget(self, key: str) -> None:
+        check_text("forget()", "key", key)
         await self._write(lambda connection: _forget(connection, key))
 
     async def close(self) -> None:

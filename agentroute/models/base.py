@@ -14,6 +14,9 @@ and every layer (`agentroute.testing.check_model`):
 A model may have two more attributes: `model_id`, the id that goes into its requests, and `context_tokens`, the size of its
 context, which history policies make use of.
 
+A layer that asks again puts what the failed attempt has used, or may have used, into `request.failed_attempts`, where the
+loop counts it however the call ends.
+
 A layer (replay, retry, budget, fallback, prompted tools) is a model around a model: it writes `complete_stream`, and
 `complete` is its fold.
 """
@@ -54,10 +57,14 @@ async def completed(model: Model, request: LLMRequest) -> AsyncGenerator[LLMChun
     chunks = model.complete_stream(request)
     if isawaitable(chunks):  # written as a coroutine that returns the iterator
         chunks = await chunks
+    if not hasattr(chunks, "__aiter__"):
+        raise ErrorModelResponse(f"{_method(model)} must be an async generator of LLMChunks, got {type(chunks).__name__}")
     text: list[str] = []
     calls: list[dict[str, Any]] = []
     try:
         async for chunk in chunks:
+            if not isinstance(chunk, LLMChunk):
+                raise ErrorModelResponse(f"{_method(model)} must be an async generator of LLMChunks; one was {type(chunk).__name__}", sent=True)
             if not chunk.done:
                 if chunk.delta:
                     text.append(chunk.delta)
@@ -74,6 +81,10 @@ async def completed(model: Model, request: LLMRequest) -> AsyncGenerator[LLMChun
     finally:
         if (aclose := getattr(chunks, "aclose", None)) is not None:
             await aclose()
+
+
+def _method(model: Model) -> str:
+    return f"{type(model).__name__}.complete_stream"
 
 
 async def fold(model: Model, request: LLMRequest) -> LLMResponse:
@@ -108,4 +119,9 @@ async def ask(model: Model, request: LLMRequest, *, stream: bool) -> AsyncGenera
         except NotImplementedError:
             if started:
                 raise
-    yield LLMChunk(done=True, response=await model.complete(request))
+    answer: Any = model.complete(request)
+    response = await answer if isawaitable(answer) else answer
+    if response is answer or not isinstance(response, LLMResponse):
+        kind = type(response).__name__
+        raise ErrorModelResponse(f"{type(model).__name__}.complete must be async and return an LLMResponse; it returned {kind}", sent=True)
+    yield LLMChunk(done=True, response=response)

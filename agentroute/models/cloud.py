@@ -40,6 +40,8 @@ class ModelCloud:
         context_tokens: the model's context, for history policies that can make use of it; None is unknown.
     """
 
+    retried = True
+    """Whether an Agent asks this model again when it fails in a way that passes (see `ModelRetry`)."""
     model_id = base_url = ""  # the repr of a half-made object is asked for by tracebacks that show local variables
 
     def __init__(
@@ -59,9 +61,11 @@ class ModelCloud:
         except ErrorConfig:
             api_key = headers = None  # tracebacks may show local variables
             raise
+        if not isinstance(model_id, str):
+            raise ErrorConfig(f"model_id must be a text, got {type(model_id).__name__}")
         if not model_id:
             raise ErrorConfig("model_id is empty; give the id the endpoint knows the model by")
-        if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
             raise ErrorConfig(f"timeout must be a positive number of seconds, not {timeout!r}")
         self.model_id = model_id
         self.base_url, login = _without_login(checked_url(base_url))
@@ -93,12 +97,12 @@ class ModelCloud:
     async def complete(self, request: LLMRequest) -> LLMResponse:
         url, key, timeout = await self._target(request)
         body = request_body(request, stream=False)
-        reply = await _http.post(url, body, key=key, timeout=timeout, headers=self.headers)
         failure: ErrorAgent | None = None
         try:
+            reply = await _http.post(url, body, key=key, timeout=timeout, headers=self.headers)
             return self.finish_response(_whole(reply, request.model, url))
         except ErrorAgent as error:
-            failure = self._without_keys(error, key)
+            failure = self._priced(self._without_keys(error, key))
         raise failure
 
     async def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
@@ -130,6 +134,7 @@ class ModelCloud:
             failure = self._without_keys(error, key)
             if fold is not None:
                 _charge(error, fold.usage)
+            self._priced(failure)
         raise failure
 
     async def close(self) -> None:
@@ -138,6 +143,12 @@ class ModelCloud:
     async def _target(self, request: LLMRequest) -> tuple[str, Secret | None, float]:
         base_url, key = await self.endpoint()
         return f"{base_url}/chat/completions", key, request.timeout or self.timeout
+
+    def _priced(self, error: ErrorAgent) -> ErrorAgent:
+        """The same error; what was sent to an endpoint that charges nothing has cost nothing."""
+        if self.free and isinstance(error, ErrorModel) and error.sent:
+            error.usage.setdefault("cost", 0)
+        return error
 
     def _without_keys(self, error: ErrorAgent, key: Secret | None) -> ErrorAgent:
         """The same error with all keys struck out, should a provider have echoed one, and without the frames that read it."""

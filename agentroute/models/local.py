@@ -68,6 +68,8 @@ class ModelLocal(ModelCloud):
         timeout: seconds for one request; starting the server is not counted.
     """
 
+    retried = False  # one's own machine: what fails once fails again
+
     def __init__(
         self,
         model: str | Path,

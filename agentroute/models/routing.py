@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from ..config import Config, Secret, checked_url
+from ..config import Config, Secret, checked_url, without_password
 from ..errors import ErrorConfig
 from .base import Model
 from .cloud import ModelCloud
@@ -51,6 +51,8 @@ def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: 
     except ErrorConfig:
         api_key = None  # tracebacks may show local variables
         raise
+    if base_url is not None and not (isinstance(base_url, str) and base_url.strip()):
+        raise ErrorConfig(f"base_url must be an endpoint such as https://host/v1, got {base_url!r:.80}; leave it out for the usual one")
     if not isinstance(model, str) or not model.strip():
         raise ErrorConfig(f"expected a model string such as 'anthropic/claude-sonnet-4', got {model!r}")
     model = model.strip()
@@ -66,11 +68,20 @@ def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: 
         key = api_key or (None if logs_in else Secret("ollama"))
         return ModelCloud(model_id=name, base_url=base_url or _ollama(), api_key=key, free=True)
     if lowered.startswith("local/"):
+        if base_url:
+            raise ErrorConfig(f"{model!r} runs on this machine and base_url is an endpoint; leave one of them out")
         from .local import resolve_local
 
         return resolve_local(model)
     if base_url:
         return ModelCloud(model_id=model, base_url=base_url, api_key=api_key)
+    if "://" in model:
+        raise ErrorConfig(
+            f"{without_password(model)!r:.200} is no model string: an endpoint begins with http:// or https://, "
+            "a file on this machine is local/PATH.gguf"
+        )
+    if any(character.isspace() for character in model):
+        raise ErrorConfig(f"the model string {model!r:.80} holds white space; write it such as 'anthropic/claude-sonnet-4'")
     key = api_key if api_key is not None else _configured_key()
     if not key:
         raise ErrorConfig(
@@ -85,9 +96,9 @@ def _configured_key() -> Secret:
     key: str | Secret = Config().api_key() or ""
     try:
         return Secret(key)
-    except ErrorConfig:
-        key = ""  # tracebacks may show local variables
-        raise
+    except ErrorConfig as error:
+        key, problem = "", str(error)  # tracebacks may show local variables
+    raise ErrorConfig(f"the key from AGENTROUTE_API_KEY, OPENROUTER_API_KEY or {Config().config_file}: {problem}")
 
 
 def _with_vendor(model: str) -> str:
@@ -111,7 +122,11 @@ def _ollama() -> str:
         return "http://localhost:11434/v1"
     if "://" not in host:
         host = f"http://{host}"
-    parts = urlsplit(host)
+    try:
+        parts = urlsplit(host)
+        port = parts.port or 11434
+    except ValueError:
+        raise ErrorConfig("OLLAMA_HOST in the environment is no address; write it like localhost:11434") from None
     name = "localhost" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
     name = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{name}:{parts.port or 11434}/v1"
+    return f"{parts.scheme}://{name}:{port}/v1"

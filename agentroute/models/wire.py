@@ -7,25 +7,16 @@ loses an answer, invents one, or raises anything but an ErrorAgent.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from ..errors import (
-    ErrorModel,
-    ErrorModelCredit,
-    ErrorModelKey,
-    ErrorModelRateLimit,
-    ErrorModelRequest,
-    ErrorModelResponse,
-    ErrorModelServer,
-    ErrorModelTimeout,
-)
+from ..errors import ErrorConfig, ErrorModelResponse, ErrorModelServer
 from ..message import LLMChunk, LLMRequest, LLMResponse, Message, text_of
+from .wire_errors import error_of_payload
 
-__all__ = ["StreamFold", "error_of", "error_of_payload", "request_body", "response_of", "usage_of"]
+__all__ = ["StreamFold", "request_body", "response_of", "usage_of"]
 
 ECHOED = ("reasoning_details", "reasoning_content", "reasoning")
 """Fields of an assistant message that providers want back unchanged in tool loops."""
@@ -62,7 +53,11 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # js
 
 def _encode(value: Any) -> bytes:
     # A lone surrogate (half of an emoji, say) cannot be sent as UTF-8; it goes out as a question mark.
-    return _json(value).encode("utf-8", "replace")
+    try:
+        return _json(value).encode("utf-8", "replace")
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ErrorConfig(f"the request cannot be written as JSON ({problem}); extra=, prompts and tools may hold only what JSON knows")
 
 
 _state = attrgetter("role", "content", "tool_calls", "tool_call_id", "name", "extra")
@@ -132,12 +127,13 @@ def response_of(payload: Any) -> LLMResponse:
     choices = payload.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
-        raise ErrorModelResponse("the provider sent no answer (no choices)", body=_encode(dict(payload)).decode())
+        raise ErrorModelResponse("the provider sent no answer (no choices)", body=_encode(dict(payload)).decode(), reason="empty")
     if choice.get("error"):
         raise error_of_payload(choice)
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        raise ErrorModelResponse("the provider sent no answer (a choice without a message)", body=_encode(dict(payload)).decode())
+        body = _encode(dict(payload)).decode()
+        raise ErrorModelResponse("the provider sent no answer (a choice without a message)", body=body, reason="empty")
     finish = choice.get("finish_reason")
     response = LLMResponse(
         content=_text(message.get("content")),
@@ -395,9 +391,10 @@ class StreamFold:
         """
         text = "".join(self.text)
         if not self.done and self.finish_reason is None:
-            raise ErrorModelResponse("the model's answer was cut off: its stream ended without a finish reason", partial=text)
+            problem = "the model's answer was cut off: its stream ended without a finish reason"
+            raise ErrorModelResponse(problem, partial=text, reason="cut_off")
         if self.finish_reason is None and not text and not self._slots and not self.reasoning:
-            raise ErrorModelResponse("the provider sent an empty stream")
+            raise ErrorModelResponse("the provider sent an empty stream", reason="empty")
         wire = [
             {
                 "id": slot.id,
@@ -436,76 +433,3 @@ def _payloads(data: str) -> list[Any]:
 
 def _same_detail(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
     return item.get("index") is not None and (last.get("index"), last.get("type")) == (item.get("index"), item.get("type"))
-
-
-# ---- errors -------------------------------------------------------------------------------------------------------
-
-_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit|credit_balance|spend_limit|usage_limit_exceeded|exceeded_current_quota|payment_required")
-
-
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str) -> ErrorModel:
-    """The error for an answer whose status is not 200. Body shapes differ by provider; all known ones are read."""
-    text = body[:20_000].decode("utf-8", "replace")
-    try:
-        payload: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        payload = None
-    message, code = _message_of(payload)
-    if not message:
-        message = re.sub(r"<[^>]*>", " ", text) if "<" in text[:100] else text
-        message = " ".join(message.split())[:500]
-    request_id = headers.get("x-request-id") or headers.get("x-generation-id") or headers.get("cf-ray")
-    return _error(status, message, code, model=model, place=place, body=text, request_id=request_id)
-
-
-def error_of_payload(payload: Mapping[str, Any]) -> ErrorModel:
-    """The error for an error object that came with status 200, in a body or in the middle of a stream."""
-    message, code = _message_of(payload)
-    status = int(code) if code.isdigit() and 400 <= int(code) <= 599 else 0
-    return _error(status, message, code, model="", place="the provider", body=json.dumps(payload, default=str)[:2000], request_id=None)
-
-
-def _message_of(payload: Any) -> tuple[str, str]:
-    """Message and code of an error body, in any of the shapes providers use."""
-    if isinstance(payload, list):
-        payload = payload[0] if payload else None
-    if isinstance(payload, str):
-        return payload, ""
-    if not isinstance(payload, Mapping):
-        return "", ""
-    error = payload.get("error")
-    if isinstance(error, str):
-        return error, str(payload.get("code") or "")
-    if not isinstance(error, Mapping):
-        error = payload
-    detail = error.get("message") or error.get("detail")
-    message = detail if isinstance(detail, str) else "" if detail is None else json.dumps(detail, default=str)
-    metadata = error.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
-        message = f"{message} ({metadata['raw'][:500]})"
-    code = error.get("code") or error.get("http_status") or error.get("type") or error.get("status") or ""
-    return message, str(code)
-
-
-def _error(status: int, message: str, code: str, *, model: str, place: str, body: str, request_id: str | None) -> ErrorModel:
-    said = f"{place} answered {status}: {message}" if status else f"{place} reported an error: {message}"
-    if code and code != str(status):
-        said += f" [{code}]"
-    if request_id:
-        said += f" (request id {request_id})"
-    details: dict[str, Any] = {"status": status or None, "body": body, "request_id": request_id}
-    if status in (401, 403):
-        return ErrorModelKey(f"{said}; check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`", **details)
-    if status == 402 or (status == 429 and _CREDIT.search(f"{code} {message} {body}")):
-        return ErrorModelCredit(f"{said}; add credit with the provider, or ask for less", **details)
-    if status == 404:
-        return ErrorModelRequest(f"{said}; check the model id {model!r} and the base URL" if model else said, **details)
-    if status == 429:
-        return ErrorModelRateLimit(f"{said}; wait, or ask more slowly", **details)
-    if status in (408, 504):
-        return ErrorModelTimeout(said, **details)
-    if 300 <= status < 400:
-        return ErrorModelRequest(f"{said}; redirects are not followed: give the final address as base_url", **details)
-    if 400 <= status < 500:
-        return ErrorModelRequest(said, **details)
-    return ErrorModelServer(said, **details)

@@ -296,6 +296,18 @@ def test_history_is_a_policy(notebook: Notebook) -> None:
     assert policy.max_tokens == 800
 
 
+def test_history_is_a_policy_that_a_variable_holds(notebook: Notebook) -> None:
+    policy = notebook.names["policy"] = HistoryTruncate(80)
+    assert notebook.agents.get("bot", Options("m", history="policy")).history is policy
+
+
+@pytest.mark.parametrize(("name", "words"), [("polcy", "did you mean policy"), ("number", "expected a history policy; it is")])
+def test_a_variable_that_holds_no_policy_is_a_mistake(notebook: Notebook, name: str, words: str) -> None:
+    notebook.names.update(policy=HistoryTruncate(80), number=3)
+    with pytest.raises(ErrorConfig, match=words):
+        notebook.agents.get("bot", Options("m", history=name))
+
+
 def test_all_agents_are_listed_by_name(notebook: Notebook) -> None:
     notebook.agents.define("zoe", Options("m"))
     notebook.agents.define("bot", Options("m", ("order_status",)))

@@ -119,6 +119,10 @@ def test_history_is_a_policy_and_a_size(value: str) -> None:
     assert mistake(f"bot --history {value}").startswith("--history needs window:N")
 
 
+def test_history_may_be_a_variable() -> None:
+    assert parse("bot --history policy").options.history == "policy"
+
+
 def test_truncating_history_is_read() -> None:
     assert parse("bot --history truncate:8000").options.history == ("truncate", 8000)
 

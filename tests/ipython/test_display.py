@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from agentroute import ErrorMaxTurns, LLMChunk, LLMRequest, Result, ToolCall
 from agentroute.errors import ErrorInterrupted, ErrorModelConnection, ErrorModelServer
 from agentroute.events import AgentEnd, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
+from agentroute.figures import cost_text, seconds_text
 from agentroute.records import Record
 from agentroute.testing import ModelScripted
 from agentroute_ipython.card import Card
 from agentroute_ipython.display import to_html, to_text, usage_line
-from agentroute_ipython.formats import cost_text, one_line, seconds_text, visible
+from agentroute_ipython.formats import one_line, visible
 from agentroute_ipython.style import STYLE
 from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, STORY, asks, call, card, ended, events, says, turn
 

