@@ -214,7 +214,7 @@ def strict_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _strict(given: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _strict(given: Any, definitions: dict[str, Any], written_out: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise _NotStrict
     schema: dict[str, Any] = dict(given)
@@ -224,7 +224,11 @@ def _strict(given: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if len(schema.get("allOf", ())) == 1:
         schema |= schema.pop("allOf")[0]
     if "$ref" in schema and schema.keys() - {"$ref", "$defs"}:  # a reference must stand alone
-        schema = definitions[schema.pop("$ref").rpartition("/")[2]] | schema
+        name = schema.pop("$ref").rpartition("/")[2]
+        if name in written_out:  # a type that holds itself under a description: writing it out has no end
+            raise _NotStrict
+        written_out = (*written_out, name)
+        schema = definitions[name] | schema
     if not schema.keys() <= _STRICT_KEYWORDS or not schema.keys() & _MEANINGS:
         raise _NotStrict
     if schema.get("format", "date") not in _STRICT_FORMATS:
@@ -233,12 +237,12 @@ def _strict(given: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         properties = schema.get("properties")
         if properties is None or schema.get("additionalProperties", False) is not False or set(schema.get("required", ())) != properties.keys():
             raise _NotStrict
-        schema |= {"properties": {name: _strict(item, definitions) for name, item in properties.items()}}
+        schema |= {"properties": {name: _strict(item, definitions, written_out) for name, item in properties.items()}}
         schema |= {"required": list(properties), "additionalProperties": False}
     if schema.get("type") == "array":
-        schema["items"] = _strict(schema.get("items"), definitions)
+        schema["items"] = _strict(schema.get("items"), definitions, written_out)
     if "anyOf" in schema:
-        schema["anyOf"] = [_strict(item, definitions) for item in schema["anyOf"]]
+        schema["anyOf"] = [_strict(item, definitions, written_out) for item in schema["anyOf"]]
     if "$defs" in schema:
-        schema["$defs"] = {name: _strict(item, definitions) for name, item in schema["$defs"].items()}
+        schema["$defs"] = {name: _strict(item, definitions, written_out) for name, item in schema["$defs"].items()}
     return schema

@@ -79,22 +79,23 @@ class _Writer:
 
     def plain(self, value: Any) -> Any:
         """The value with its containers as lists and dictionaries, and with null for every kind of missing number."""
-        if value is None or type(value) in (int, bool):
+        kind = type(value)
+        if value is None or kind is int or kind is bool or (kind is str and value.isascii()):
             return value
         if isinstance(value, str):
-            return _characters(value) if type(value) is str else value  # an Enum or the like is pydantic's to write
-        if isinstance(value, float):
+            return _characters(value) if kind is str else value  # an Enum or the like is pydantic's to write
+        if kind is float or isinstance(value, float):
             return value if math.isfinite(value) else None
+        if isinstance(value, dict | Mapping):
+            return self.inside(value, lambda: {_key(key): self.plain(item) for key, item in value.items()})
+        if isinstance(value, list | tuple | set | frozenset):
+            return self.inside(value, lambda: [self.plain(item) for item in self.first(iter(value))])
         if isinstance(value, Decimal):
             return value if value.is_finite() else None
         if isinstance(value, bytes | bytearray | memoryview):
             return _bytes_text(value)
-        if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for "missing"
+        if kind.__name__ in ("NAType", "NaTType"):  # pandas' words for "missing"
             return None
-        if isinstance(value, Mapping):
-            return self.inside(value, lambda: {_key(key): self.plain(item) for key, item in value.items()})
-        if isinstance(value, list | tuple | set | frozenset):
-            return self.inside(value, lambda: [self.plain(item) for item in value])
         if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             return [self.plain(item) for item in self.first(value)]
         if self.whole or isinstance(value, type):
@@ -116,7 +117,7 @@ class _Writer:
             self.above.pop()
 
     def first(self, items: Iterator[Any]) -> list[Any]:
-        """Items of a generator, which may have no end: as many as the limit could hold, at two characters each."""
+        """Items of what may be long, or have no end: as many as the limit could hold, at two characters each."""
         kept = list(itertools.islice(items, self.limit // 2 + 1))
         self.dropped |= len(kept) > self.limit // 2
         return kept

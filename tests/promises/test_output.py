@@ -244,6 +244,17 @@ class Dog(BaseModel):
 Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
+class Chain(BaseModel):
+    """It holds itself, under a description."""
+
+    name: str
+    links: Annotated["Chain", Field(description="The next one.")] | None
+
+
+class Loop(BaseModel):
+    next: "Loop" = Field(description="The next one.")
+
+
 class Loose(BaseModel):
     model_config = ConfigDict(extra="allow")
     a: int
@@ -253,10 +264,10 @@ class Holds(BaseModel):
     inner: Loose
 
 
-STRICT = [Invoice, list[Invoice], Invoice | None, int, Colour, Box[int], Batch, Node, Described, list[Pet], Literal["a"]]
+STRICT = [Invoice, list[Invoice], Invoice | None, int, Colour, Box[int], Batch, Node, Described, list[Pet], Literal["a"], Chain]
 NOT_STRICT = [
     Point, dict[str, int], dict, Any, Loose, Holds, set[int], tuple[int, str], Annotated[str, Field(max_length=3)], bytes, pydantic.HttpUrl,
-    list[dict[str, int]], Refund | Point,
+    list[dict[str, int]], Refund | Point, Loop,
 ]  # fmt: skip
 
 

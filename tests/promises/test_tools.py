@@ -277,6 +277,11 @@ def test_limits_of_a_field_given_as_default_hold():
         made(int, Field(5, ge=1)).parse('{"value": 0}')
 
 
+@pytest.mark.parametrize(("annotation", "sent", "value"), [(int, "5", 5), (dt.date, "2026-01-31", DAY), (Place, {"city": "Rome"}, Place("Rome")), (Colour, "red", Colour.RED), (Literal[Colour.RED], Colour.RED, Colour.RED), (Film, {"title": "Up"}, {"title": "Up"})])
+def test_a_tool_called_by_code_with_a_dictionary_validates_it_too(annotation, sent, value):
+    assert asyncio.run(made(annotation).invoke({"value": sent}, ctx=Context())) == value
+
+
 # ---- where parameters and the Context stand
 
 
