@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent import Agent as Agent
-    from .agent import RunStream as RunStream
+    from .budgets import Budget as Budget
+    from .budgets import budget as budget
+    from .budgets import set_budget as set_budget
     from .content import image as image
     from .context import Context as Context
     from .errors import ErrorAgent as ErrorAgent
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from .errors import ErrorMaxTurns as ErrorMaxTurns
     from .errors import ErrorMissingPackage as ErrorMissingPackage
     from .errors import ErrorModel as ErrorModel
+    from .errors import ErrorModelConnection as ErrorModelConnection
+    from .errors import ErrorModelCredit as ErrorModelCredit
+    from .errors import ErrorModelKey as ErrorModelKey
+    from .errors import ErrorModelRateLimit as ErrorModelRateLimit
+    from .errors import ErrorModelRequest as ErrorModelRequest
+    from .errors import ErrorModelResponse as ErrorModelResponse
+    from .errors import ErrorModelServer as ErrorModelServer
+    from .errors import ErrorModelTimeout as ErrorModelTimeout
     from .errors import ErrorOutput as ErrorOutput
     from .errors import ErrorRefused as ErrorRefused
     from .errors import ErrorRun as ErrorRun
@@ -47,11 +57,14 @@ if TYPE_CHECKING:
     from .message import Usage as Usage
     from .models.base import Model as Model
     from .models.cloud import ModelCloud as ModelCloud
+    from .models.fallback import ModelFallback as ModelFallback
     from .models.retry import ModelRetry as ModelRetry
     from .models.routing import resolve_model as resolve_model
+    from .prices import Price as Price
     from .result import Result as Result
     from .result import ResultDeploy as ResultDeploy
     from .store import RunStore as RunStore
+    from .stream import RunStream as RunStream
     from .summarize import HistorySummarize as HistorySummarize
     from .tools import Deny as Deny
     from .tools import Tool as Tool
@@ -60,12 +73,15 @@ if TYPE_CHECKING:
 __version__ = "1.1.0"
 
 _HOME = {
-    "agent": ("Agent", "RunStream"),
+    "agent": ("Agent",),
+    "budgets": ("Budget", "budget", "set_budget"),
     "content": ("image",),
     "context": ("Context",),
     "errors": (
         "ErrorAgent", "ErrorBudget", "ErrorConfig", "ErrorInterrupted", "ErrorMaxTurns", "ErrorMissingPackage",
-        "ErrorModel", "ErrorOutput", "ErrorRefused", "ErrorRun", "ErrorStore", "ErrorTool", "ErrorTruncated", "Retry",
+        "ErrorModel", "ErrorModelConnection", "ErrorModelCredit", "ErrorModelKey", "ErrorModelRateLimit", "ErrorModelRequest",
+        "ErrorModelResponse", "ErrorModelServer", "ErrorModelTimeout", "ErrorOutput", "ErrorRefused", "ErrorRun", "ErrorStore",
+        "ErrorTool", "ErrorTruncated", "Retry",
     ),
     "events": ("Event",),
     "frames": ("messages", "runs", "tool_calls", "turns"),
@@ -74,10 +90,13 @@ _HOME = {
     "message": ("LLMChunk", "LLMRequest", "LLMResponse", "Message", "ToolCall", "Usage"),
     "models.base": ("Model",),
     "models.cloud": ("ModelCloud",),
+    "models.fallback": ("ModelFallback",),
     "models.retry": ("ModelRetry",),
     "models.routing": ("resolve_model",),
+    "prices": ("Price",),
     "result": ("Result", "ResultDeploy"),
     "store": ("RunStore",),
+    "stream": ("RunStream",),
     "summarize": ("HistorySummarize",),
     "tools": ("Deny", "Tool", "tool"),
 }  # fmt: skip

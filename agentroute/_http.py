@@ -1,37 +1,32 @@
-"""The only file that talks HTTP: requests out, status, headers and bytes back, every failure an ErrorModel.
+"""Requests out, status, headers and bytes back, every failure an ErrorModel. `_connections.py` has the connections.
 
-Works with httpx2 where it is installed, else with httpx (same API). Each event loop has its own connections, which are
-reused from run to run and closed when the loop ends. Of the library only its transports are used: no cookies, no
-redirects (neither the key nor the prompt ever goes to an address the caller did not name), no log of addresses.
+Redirects are never followed: neither the key nor the prompt ever goes to an address the caller did not name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import time
-from collections.abc import AsyncGenerator, Mapping
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
+from ._connections import CONNECT_S, TIMEOUTS, WRITE_S, Connection, UserClient, connections_here, library, way, where
 from .config import Headers, Secret
 from .errors import ErrorAgent, ErrorConfig, ErrorModelConnection, ErrorModelResponse, ErrorModelTimeout
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["Reply", "get", "post", "post_stream", "where"]
+__all__ = ["Reply", "UserClient", "get", "post", "post_stream", "where"]
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of an answer after decoding; a larger one is an error."""
+MAX_STREAM = 512 * 1024 * 1024
+"""The same for a stream of events, which is not held in memory; long answers have some 400 bytes a token."""
+IDLE_S = 180.0
+"""How long a stream may be silent between data."""
 allowed_hosts: frozenset[str] | None = None
 """When set, the only hosts a request may go to (`agentroute.testing.no_requests`)."""
-CONNECT_S, WRITE_S, POOL_S = 10.0, 30.0, 600.0
-_TIMEOUTS = {"timeout": {"connect": CONNECT_S, "read": None, "write": WRITE_S, "pool": POOL_S}}
 _HEADERS = {
     "accept-encoding": "identity",  # odd proxies buffer compressed streams
     "connection": "keep-alive",
@@ -49,158 +44,88 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
 
 
-@cache
-def _library() -> Any:
-    """The HTTP library, imported when the first request is made."""
-    try:
-        import httpx2
-
-        return httpx2
-    except ImportError:
-        import httpx
-
-        return httpx
+# ---- time ---------------------------------------------------------------------------------------------------------
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """One TLS context for all connections; making one costs some 20 ms."""
-    context: ssl.SSLContext = _library().create_ssl_context()
-    return context
+class _Clock:
+    """The time limits of one exchange, on one timer: `asyncio.timeout` around each piece of a stream costs as much as the piece.
 
+    The timer cancels the task that waits in `wait`, as `asyncio.timeout` does; while nobody waits it does nothing, so that
+    it never strikes the consumer of a stream between two pieces.
+    """
 
-# ---- connections --------------------------------------------------------------------------------------------------
+    def __init__(self, timeout: float, idle: float | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout, self._idle = timeout, idle
+        self._total_at = self._loop.time() + timeout
+        self._connect_at = self._idle_at = float("inf")
+        self._body: _Body | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._rang = self._heard = False
+        self.expired: str | None = None
+        """What took too long: `connect`, `idle` or `total`; None while nothing did."""
 
+    def connecting(self, body: _Body) -> None:
+        """From now on the connection has CONNECT_S to stand: name, TCP, proxy and TLS together."""
+        self._body, self._connect_at = body, self._loop.time() + CONNECT_S
 
-class _Connections:
-    """One event loop's connections: a pool for direct ones, and one for each proxy."""
+    def heard(self) -> None:
+        """Data came: the next must come within `idle`, counted from when it is waited for."""
+        self._heard = True
 
-    def __init__(self) -> None:
-        self._pools: dict[str | None, Any] = {}
-        self._proxies: dict[str, str | None] = {}
-        self.keeper: AsyncGenerator[None, None] | None = None
-
-    def pool(self, target: _Target) -> Any:
-        """The pool that serves a target.
+    async def wait(self, awaitable: Any) -> Any:
+        """What the awaitable gives.
 
         Raises:
-            ErrorConfig: the proxy set for it cannot be used.
+            TimeoutError: the time is up; `expired` says which.
         """
-        proxy = None
-        if not target.loopback:
-            if target.origin not in self._proxies:
-                self._proxies[target.origin] = _proxy_for(target)
-            proxy = self._proxies[target.origin]
-        if proxy not in self._pools:
-            self._pools[proxy] = _direct() if proxy is None else _through(proxy, target)
-        return self._pools[proxy]
-
-    async def close(self) -> None:
-        pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            await pool.aclose()
-
-
-_connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
-
-
-async def _connections_here() -> _Connections:
-    """The running loop's connections."""
-    loop = asyncio.get_running_loop()
-    if (known := _connections.get(loop)) is not None:
-        return known
-    for other in list(_connections):
-        if other.is_closed():  # and never told its generators to end; nothing of it can be closed any more but by letting go
-            _connections.pop(other, None)
-    made = _connections[loop] = _Connections()
-
-    async def keeper() -> AsyncGenerator[None, None]:
-        # asyncio closes open async generators when a loop ends: the one moment its connections can still be closed.
-        # The entry goes with them: it holds this generator, whose hook holds the loop.
+        task = asyncio.current_task()
+        assert task is not None
+        if self._heard and self._idle is not None:
+            self._heard, self._idle_at = False, self._loop.time() + self._idle
+        if self._timer is None or self._timer.when() > self._idle_at or self._timer.when() > self._connect_at:
+            self._start()
+        cancelling = task.cancelling()
+        self._waiting = task
         try:
-            yield
+            return await awaitable
+        except asyncio.CancelledError:
+            if self._rang and task.cancelling() - 1 <= cancelling:
+                raise TimeoutError from None
+            raise
         finally:
-            _connections.pop(loop, None)
-            await made.close()
+            self._waiting = None
+            if self._rang:
+                self._rang = False
+                task.uncancel()
 
-    made.keeper = keeper()
-    await anext(made.keeper)
-    return made
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
+    def _start(self) -> None:
+        self.stop()
+        self._timer = self._loop.call_at(self._next()[0], self._ring)
 
-def _limits() -> Any:
-    return _library().Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30)
+    def _next(self) -> tuple[float, str]:
+        if self._body is not None and self._body.begun:
+            self._connect_at = float("inf")
+        return min((self._total_at, "total"), (self._idle_at, "idle"), (self._connect_at, "connect"))
 
-
-def _direct() -> Any:
-    return _library().AsyncHTTPTransport(verify=_tls(), limits=_limits())
-
-
-def _through(proxy: str, target: _Target) -> Any:
-    library = _library()
-    try:
-        if not urlsplit(proxy).hostname:
-            raise ValueError
-        return library.AsyncHTTPTransport(verify=_tls(), limits=_limits(), proxy=proxy)
-    except ImportError:
-        problem = "it names a SOCKS proxy, which needs one more package: pip install socksio"
-    except (ValueError, library.InvalidURL):
-        problem = "it must look like http://host:port"
-    raise ErrorConfig(f"{_proxy_variable(target)} is not a usable proxy (its value is not shown here): {problem}")
-
-
-def _proxy_for(target: _Target) -> str | None:
-    """The proxy the environment, or the system, sets for a target."""
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
-    proxy = proxies.get(target.url.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(target.origin.partition("://")[2]):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    def _ring(self) -> None:
+        self._timer = None
+        when, what = self._next()
+        if self._waiting is None:
+            return
+        if when > self._loop.time():
+            self._start()
+            return
+        self.expired, self._rang = what, True
+        self._waiting.cancel()
 
 
-def _proxy_variable(target: _Target) -> str:
-    names = [name for scheme in (target.url.scheme, "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
-    return next((name for name in names if os.environ.get(name)), "the proxy in the system's settings")
-
-
-# ---- addresses ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Target:
-    """An address, taken apart once."""
-
-    url: Any
-    origin: str
-    """`scheme://host:port`."""
-    loopback: bool
-    """On this machine: no proxy could reach it."""
-
-
-@lru_cache(maxsize=256)
-def _target(url: str) -> _Target:
-    parsed = _library().URL(url)
-    host = parsed.host
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host.rstrip(".").lower() == "localhost"
-    return _Target(parsed, f"{parsed.scheme}://{where(url)}", loopback)
-
-
-def where(url: str) -> str:
-    """host:port of a URL, for messages; never the user or password that may stand in it."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
-
-
-# ---- requests -----------------------------------------------------------------------------------------------------
+# ---- what is sent -------------------------------------------------------------------------------------------------
 
 
 class _Body:
@@ -221,116 +146,233 @@ class _Body:
         return content
 
 
-async def _send(url: str, content: bytes | None, body: _Body, key: Secret | None, headers: Headers | None, accept: str) -> Any:
-    """The response as soon as its head is there; its body is still to be read, and it is to be closed. No content: a GET."""
-    target = _target(url)
-    if allowed_hosts is not None and target.url.host not in allowed_hosts:
-        raise RuntimeError(f"a request to {where(url)} was stopped: requests are forbidden here (no_requests)")
-    lines = {"accept": accept, **_HEADERS, **(headers or {})}
-    if key:
-        lines["authorization"] = f"Bearer {key.reveal()}"
-    if content is None:
-        del lines["content-type"]
-        request = _library().Request("GET", target.url, headers=lines, extensions=_TIMEOUTS)
-    else:
-        lines["content-length"] = str(len(content))
-        request = _library().Request("POST", target.url, content=body, headers=lines, extensions=_TIMEOUTS)
-    return await (await _connections_here()).pool(target).handle_async_request(request)
+class _Request(NamedTuple):
+    """What goes out. No content: a GET."""
+
+    url: str
+    content: bytes | None
+    key: Secret | None
+    headers: Headers | None
+    accept: str
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.content is None else "POST"
+
+    def lines(self) -> dict[str, str]:
+        lines = {"accept": self.accept, **_HEADERS, **(self.headers or {})}
+        if self.key:
+            lines["authorization"] = f"Bearer {self.key.reveal()}"
+        if self.content is None:
+            del lines["content-type"]
+        else:
+            lines["content-length"] = str(len(self.content))
+        return lines
 
 
-def _failure(error: Exception, url: str, timeout: float, sent: bool) -> ErrorAgent | None:
+async def _send(request: _Request, body: _Body, clock: _Clock, client: UserClient | None) -> tuple[Connection | UserClient, Any]:
+    """The response as soon as its head is there, and who it is to be given back to."""
+    where_to = way(request.url)
+    if allowed_hosts is not None and where_to.host not in allowed_hosts:
+        raise RuntimeError(f"a request to {where(request.url)} was stopped: requests are forbidden here (no_requests)")
+    if client is not None:
+        body.begun = True  # it cannot be seen when it is
+        return client, await clock.wait(client.send(request.method, request.url, request.content, request.lines()))
+    content = None if request.content is None else body
+    built = library().Request(request.method, where_to.url, content=content, headers=request.lines(), extensions=TIMEOUTS)
+    connection: Connection = await clock.wait((await connections_here()).borrow(where_to))
+    if request.content is not None:
+        clock.connecting(body)
+    try:
+        return connection, await clock.wait(connection.send(built))
+    except BaseException:
+        await connection.give_back(None, complete=False)
+        raise
+
+
+# ---- what comes back ----------------------------------------------------------------------------------------------
+
+
+class _Decoder:
+    """Undoes a compression nobody asked for, a megabyte at a time, so that a small body cannot grow large in one step."""
+
+    STEP = 1024 * 1024
+
+    def __init__(self, encoding: str, url: str) -> None:
+        names = [name for name in encoding.lower().replace(" ", "").split(",") if name not in ("", "identity")]
+        if names and names not in (["gzip"], ["x-gzip"], ["deflate"]):
+            raise ErrorModelResponse(f"{where(url)} sent a body in an encoding that was not asked for: {encoding!r}", sent=True)
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if names else None  # 32: zlib's header or gzip's
+        self._raw = names == ["deflate"]  # some send deflate without a header
+        self._url = url
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        if self._inflate is None:
+            yield piece
+            return
+        while piece and not self._inflate.eof:
+            try:
+                part = self._inflate.decompress(piece, self.STEP)
+            except zlib.error as error:
+                if not self._raw:
+                    raise ErrorModelResponse(
+                        f"{where(self._url)} sent a body that cannot be decoded ({error})", sent=True
+                    ) from None
+                self._inflate, self._raw = zlib.decompressobj(-zlib.MAX_WBITS), False
+                continue
+            self._raw = False
+            piece = self._inflate.unconsumed_tail
+            if part:
+                yield part
+
+    def finish(self) -> None:
+        if self._inflate is not None and not self._inflate.eof:
+            raise ErrorModelResponse(f"{where(self._url)} sent a compressed body that is cut off", sent=True, reason="cut_off")
+
+
+def _is_data(piece: bytes) -> bool:
+    """Whether bytes of an event stream hold more than comments, with which servers keep idle connections open."""
+    if piece[:1] not in (b":", b"\r", b"\n"):
+        return True
+    return any(line[:1] not in (b":", b"") for line in piece.splitlines())
+
+
+def _tls_problem(error: BaseException) -> ssl.SSLError | None:
+    """The TLS error at the root of an error."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ssl.SSLError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _failure(error: Exception, url: str, clock: _Clock, sent: bool) -> ErrorAgent | None:
     """Our error for one of the HTTP library's; None for what is not about HTTP."""
-    library = _library()
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: httpx's are not httpx2's, and a user may bring either
     name, place, detail = type(error).__name__, where(url), str(error) or type(error).__name__
+    tls = _tls_problem(error)
     if isinstance(error, ErrorAgent):
         return error
-    if isinstance(error, library.ConnectTimeout | library.PoolTimeout):
+    if clock.expired == "connect" or kinds & {"ConnectTimeout", "PoolTimeout"}:
         return ErrorModelTimeout(f"{place} could not be connected to within {CONNECT_S:g} s")
-    if isinstance(error, library.TimeoutException | TimeoutError):
-        return ErrorModelTimeout(f"{place} did not answer in full within timeout={timeout:g} s", sent=sent)
-    if isinstance(error, library.UnsupportedProtocol | library.InvalidURL):
+    if clock.expired == "idle":
+        return ErrorModelTimeout(f"{place} stopped sending: no data for idle_timeout={clock._idle:g} s", sent=sent)
+    if "WriteTimeout" in kinds:
+        return ErrorModelTimeout(f"{place} did not take the request within {WRITE_S:g} s", sent=sent)
+    if kinds & {"TimeoutException", "TimeoutError"}:
+        return ErrorModelTimeout(f"{place} did not answer in full within timeout={clock._timeout:g} s", sent=sent)
+    if kinds & {"UnsupportedProtocol", "InvalidURL"}:
         return ErrorConfig(f"not a usable endpoint: {place} ({detail}); give one like https://host/v1")
-    if isinstance(error, library.LocalProtocolError | UnicodeError):  # what they say may quote a header
+    if kinds & {"LocalProtocolError", "UnicodeError"}:  # what they say may quote a header
         return ErrorConfig(f"a request to {place} could not be put into words ({name}); check the headers and the address")
-    if isinstance(error, library.DecodingError):
-        return ErrorModelResponse(f"{place} sent a body that cannot be decoded ({detail})", sent=sent)
-    if isinstance(error, library.ConnectError):
-        return ErrorModelConnection(f"{place} could not be reached ({detail}); check the address, the network and the proxy settings")
-    if isinstance(error, library.ProxyError):
+    if "HTTPStatusError" in kinds:
+        return ErrorConfig(
+            f"http_client raised HTTPStatusError ({detail}); take raise_for_status out of its hooks, the status is read here"
+        )
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        advice = "name the file of the authority that signed it in SSL_CERT_FILE"
+        return ErrorConfig(
+            f"the TLS certificate of {place} is not trusted ({tls.verify_message or tls.reason}); nothing was sent; {advice}"
+        )
+    if tls is not None and not sent:
+        return ErrorModelConnection(
+            f"no TLS connection to {place} ({tls.reason or detail}); does it speak https? else use http://"
+        )
+    if "ProxyError" in kinds:
         return ErrorModelConnection(f"the proxy for {place} failed ({detail}); check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
-    if isinstance(error, library.HTTPError | library.StreamError | OSError):
+    if "ConnectError" in kinds:
+        return ErrorModelConnection(
+            f"{place} could not be reached ({detail}); check the address, the network and the proxy settings"
+        )
+    if kinds & {"HTTPError", "StreamError", "OSError"}:
         return ErrorModelConnection(f"the connection to {place} broke ({name}: {detail})", sent=sent)
     return None
 
 
-def _too_large(url: str) -> ErrorModelResponse:
-    return ErrorModelResponse(f"{where(url)} sent more than {MAX_BODY} bytes", sent=True)
+# ---- requests -----------------------------------------------------------------------------------------------------
 
 
-async def post_stream(
-    url: str, content: bytes, *, key: Secret | None, timeout: float, headers: Headers | None = None
+def post_stream(
+    url: str,
+    content: bytes,
+    *,
+    key: Secret | None,
+    timeout: float,
+    headers: Headers | None = None,
+    idle: float | None = IDLE_S,
+    client: UserClient | None = None,
 ) -> AsyncGenerator[Reply | bytes, None]:
     """First the Reply with status and headers, then the body's bytes as they come.
 
-    `timeout` is seconds for the whole exchange. Closing the generator closes the connection.
+    `timeout` is seconds for the whole exchange; `idle` for a silence of an event stream between data, comments not
+    counted, from the first data on. Closing the generator closes the connection.
 
     Raises:
-        ErrorModelConnection, ErrorModelTimeout, ErrorModelResponse (body over MAX_BODY), ErrorConfig (bad address).
+        ErrorModelConnection, ErrorModelTimeout, ErrorModelResponse (body over MAX_BODY, not to be decoded),
+        ErrorConfig (bad address, proxy, certificate, `client`).
     """
-    deadline = time.monotonic() + timeout
-    body, failure, size = _Body(content), None, 0
-    try:
-        async with asyncio.timeout(timeout):
-            response = await _send(url, content, body, key, headers, "text/event-stream")
-        try:
-            yield Reply(response.status_code, response.headers)
-            async with aclosing(response.aiter_bytes()) as pieces:
-                while True:
-                    async with asyncio.timeout(deadline - time.monotonic()):  # no yield inside a timeout
-                        piece = await anext(pieces, b"")
-                    if not piece:
-                        break
-                    size += len(piece)
-                    if size > MAX_BODY:
-                        raise _too_large(url)
-                    yield piece
-        finally:
-            await response.aclose()
-    except Exception as error:
-        failure = _failure(error, url, timeout, body.begun)
-        if failure is None:
-            raise
-    if failure is not None:  # raised out here, so that it drags no HTTP frames (and no headers) along
-        raise failure
+    return _exchange(_Request(url, content, key, headers, "text/event-stream"), timeout, idle, client)
 
 
-async def post(url: str, content: bytes, *, key: Secret | None, timeout: float, headers: Headers | None = None) -> Reply:
+async def post(
+    url: str,
+    content: bytes,
+    *,
+    key: Secret | None,
+    timeout: float,
+    headers: Headers | None = None,
+    client: UserClient | None = None,
+) -> Reply:
     """The whole answer. Errors as `post_stream`."""
-    return await _exchange(url, content, key, timeout, headers)
+    return await _whole(_exchange(_Request(url, content, key, headers, "application/json"), timeout, None, client))
 
 
 async def get(url: str, *, key: Secret | None, timeout: float, headers: Headers | None = None) -> Reply:
     """The whole answer to a GET. Errors as `post_stream`."""
-    return await _exchange(url, None, key, timeout, headers)
+    return await _whole(_exchange(_Request(url, None, key, headers, "application/json"), timeout, None, None))
 
 
-async def _exchange(url: str, content: bytes | None, key: Secret | None, timeout: float, headers: Headers | None) -> Reply:
-    body, pieces, size = _Body(content or b""), [], 0
+async def _whole(parts: AsyncGenerator[Reply | bytes, None]) -> Reply:
+    async with aclosing(parts):
+        reply = await anext(parts)
+        assert isinstance(reply, Reply)
+        reply.body = b"".join([part async for part in parts if isinstance(part, bytes)])
+        return reply
+
+
+async def _exchange(
+    request: _Request, timeout: float, idle: float | None, client: UserClient | None
+) -> AsyncGenerator[Reply | bytes, None]:
+    """One request and its answer; see `post_stream`."""
+    clock, body, failure = _Clock(timeout, idle), _Body(request.content or b""), None
     try:
-        async with asyncio.timeout(timeout):
-            response = await _send(url, content, body, key, headers, "application/json")
-            try:
-                async with aclosing(response.aiter_bytes()) as parts:
-                    async for piece in parts:
-                        pieces.append(piece)
-                        size += len(piece)
-                        if size > MAX_BODY:
-                            raise _too_large(url)
-            finally:
-                await response.aclose()
-        return Reply(response.status_code, response.headers, b"".join(pieces))
+        sender, response = await _send(request, body, clock, client)
+        complete = False
+        try:
+            reply = Reply(response.status_code, response.headers)
+            yield reply
+            read = response.is_stream_consumed  # by a hook of the user's client, or it came from a mock
+            events = idle is not None and "event-stream" in reply.headers.get("content-type", "event-stream")
+            most, size = MAX_STREAM if events else MAX_BODY, 0
+            decoder = _Decoder("" if read else reply.headers.get("content-encoding", ""), request.url)
+            pieces = aiter(response.aiter_bytes() if read else response.stream)
+            while (raw := await clock.wait(anext(pieces, None))) is not None:
+                if events and _is_data(raw):
+                    clock.heard()
+                for piece in decoder.feed(raw):
+                    size += len(piece)
+                    if size > most:
+                        raise ErrorModelResponse(f"{where(request.url)} sent more than {most} bytes", sent=True)
+                    yield piece
+            decoder.finish()
+            complete = True
+        finally:
+            await sender.give_back(response, complete=complete)
     except Exception as error:
-        failure = _failure(error, url, timeout, body.begun)
+        failure = _failure(error, request.url, clock, body.begun)
         if failure is None:
             raise
-    raise failure
+    finally:
+        clock.stop()
+    if failure is not None:  # raised out here, so that it drags no HTTP frames (and no headers) along
+        failure.__context__ = None
+        raise failure

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from ._threads import on_abandon
+from ._threads import forget_abandon, on_abandon
 
 __all__ = ["Handle", "Portal", "check_may_block", "portal", "run_blocking"]
 
@@ -107,6 +107,7 @@ class Portal:
         """Begins `make()` on the loop; the caller's context variables go with it."""
         handle: Handle[T] = Handle(self.loop)
         context = contextvars.copy_context()
+        context.run(forget_abandon)  # it is this handle that is stopped
         self.loop.call_soon_threadsafe(handle._start, make, context, context=context)
         on_abandon(handle.cancel)
         self._handles.add(handle)

@@ -2,7 +2,8 @@
 
 Source of the rules: the event-stream chapter of the WHATWG HTML standard. Lines end in LF, CR or CRLF and in nothing
 else (text helpers also split at U+2028 and U+0085, which may stand inside JSON). Two deviations, both wanted: an event
-that the end of the stream cuts off before its blank line is delivered by `flush`, and a BOM is dropped.
+that the end of the stream cuts off before its blank line is delivered by `flush`, and a line `error: …` (older llama.cpp
+servers) is the data of an event of type `error`.
 """
 
 from __future__ import annotations
@@ -45,21 +46,23 @@ class SSEDecoder:
         if b"\r" in data:
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self._size += len(data)
-        if self._size > self._limit:
-            raise ErrorModelResponse(f"one event of the model's stream is larger than {self._limit} bytes")
         if b"\n" not in data:
             if data:
                 self._line.append(data)
+                self._grow(len(data))
             return []
         lines = data.split(b"\n")
+        self._grow(len(lines[0]))
         if self._line:
             lines[0] = b"".join([*self._line, lines[0]])
         rest = lines.pop()
         self._line = [rest] if rest else []
         events: list[ServerSentEvent] = []
-        for line in lines:
+        self._take(lines[0], events)
+        for line in lines[1:]:
+            self._grow(len(line))
             self._take(line, events)
+        self._grow(len(rest))
         return events
 
     def flush(self) -> list[ServerSentEvent]:
@@ -71,6 +74,12 @@ class SSEDecoder:
         self._take(b"", events)
         return events
 
+    def _grow(self, size: int) -> None:
+        """Counts bytes of the event that is being received."""
+        self._size += size
+        if self._size > self._limit:
+            raise ErrorModelResponse(f"one event of the model's stream is larger than {self._limit} bytes")
+
     def _take(self, line: bytes, events: list[ServerSentEvent]) -> None:
         if self._first:
             self._first = False
@@ -79,7 +88,7 @@ class SSEDecoder:
             if self._data:
                 name = self._event.decode("utf-8", "replace") or "message"
                 events.append(ServerSentEvent(name, b"\n".join(self._data).decode("utf-8", "replace")))
-            self._data, self._event, self._size = [], b"", sum(map(len, self._line))
+            self._data, self._event, self._size = [], b"", 0
             return
         name_bytes, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -87,3 +96,6 @@ class SSEDecoder:
             self._data.append(value)
         elif name_bytes == b"event":
             self._event = value
+        elif name_bytes == b"error":
+            self._data.append(value)
+            self._event = b"error"

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["on_abandon", "run_in_thread"]
+__all__ = ["forget_abandon", "on_abandon", "run_in_thread"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ def on_abandon(stop: Callable[[], object]) -> None:
     """
     if (abandon := _abandon.get()) is not None:
         abandon.add(stop)
+
+
+def forget_abandon() -> None:
+    """What runs in this context is stopped by other means."""
+    _abandon.set(None)
 
 
 async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-tool") -> T:

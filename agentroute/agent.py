@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from inspect import isfunction
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from ._portal import GRACE_S, check_may_block, portal, run_blocking
-from .config import Secret, without_password
+from ._portal import check_may_block, run_blocking
+from .budgets import active_budgets
+from .config import Secret, SecretLike, without_password
 from .content import Prompt
-from .errors import ErrorConfig, ErrorRun
-from .events import AgentEnd, AgentStart, Event
+from .definitions import redefined
+from .errors import ErrorConfig
+from .events import AgentEnd, Event
 from .loop import RunSpec, current_run, run_events
 from .models.base import Model
 from .models.retry import with_retries
 from .models.routing import resolve_model
-from .output import OutputSpec, check_mode, check_type
+from .output import output_spec
+from .prices import Price
 from .recorder import recorded
 from .result import Result
+from .settings import CHECKS, SETTINGS, number, optional_approve, unknown_setting, whole_number, with_hidden_key
 from .store import default_store
+from .stream import RunStream, outcome
 from .tools import Approval, Approve, Tool, check_function, tool
 
 if TYPE_CHECKING:
@@ -36,7 +40,13 @@ else:
 
     OutputT = TypeVar("OutputT")
 
-__all__ = ["Agent", "RunStream"]
+__all__ = ["Agent"]
+
+_ADDRESSES = ("model", "base_url")
+
+
+def _revealed(address: str | Secret | None) -> str | None:
+    return address.reveal() if isinstance(address, Secret) else address
 
 
 class Agent(Generic[OutputT]):
@@ -51,7 +61,7 @@ class Agent(Generic[OutputT]):
         tools: functions or Tools the model may call.
         max_turns: model calls one run may make.
         max_cost: USD one run may cost.
-        retries: how often one run may ask the model to correct an answer or a tool call (see `Retry`).
+        retries: how often one run may ask the model to correct an answer, or a tool call on which a tool raised `Retry`.
         output: the type of the answer; None for text.
         output_mode: how the type is asked for: auto, tool, native, prompted or text.
         memory: keeps the conversation between runs, and facts.
@@ -61,8 +71,9 @@ class Agent(Generic[OutputT]):
             True, False, the reason for a denial, or Deny. Left out, such calls are denied.
         memory_tools: offers the model tools to `remember`, `recall` and `forget` facts in the memory.
         temperature, max_tokens: model settings; None leaves them to the provider.
-        timeout: seconds one model call may take in all.
+        timeout: seconds one attempt at a model call may take in all.
         extra: further fields of the request body, such as `{"seed": 7}`.
+        price: what the model charges, for providers that do not report the cost of a call.
 
     Raises:
         ErrorConfig: an argument is of the wrong type or out of range.
@@ -73,7 +84,7 @@ class Agent(Generic[OutputT]):
         name: str,
         *,
         model: str | Model | None = None,
-        api_key: str | Secret | None = None,
+        api_key: str | Secret | SecretLike | None = None,
         base_url: str | None = None,
         instructions: str | None = None,
         description: str | None = None,
@@ -92,42 +103,14 @@ class Agent(Generic[OutputT]):
         max_tokens: int | None = None,
         timeout: float | None = None,
         extra: Mapping[str, Any] | None = None,
+        price: Price | None = None,
     ) -> None:
-        api_key = Secret(api_key) if api_key is not None else None  # first: no plain key stands in a traceback's locals
-        if not isinstance(name, str) or not name.strip():
-            raise ErrorConfig(f"name must be a text that is not empty, got {name!r}")
-        _no_class("model", model)
-        if model is not None and not isinstance(model, str | Model):
-            raise ErrorConfig(f"model must be a model string or a Model (complete, complete_stream, close), got {type(model).__name__}")
-        if isinstance(model, str) and not model.strip():
-            raise ErrorConfig("model is an empty string; give one such as 'anthropic/claude-sonnet-4'")
-        for label, text in {"instructions": instructions, "description": description, "base_url": base_url}.items():
-            if not (text is None or isinstance(text, str)):
-                raise ErrorConfig(f"{label} must be a text, got {type(text).__name__}")
-        self.name = name
-        self.model = model
-        self.api_key = api_key
-        self.base_url = base_url
-        self.instructions = instructions
-        self.description = description
-        self.max_turns = _whole("max_turns", max_turns, least=1)
-        self.max_cost = _number("max_cost", max_cost, least=0)
-        self.retries = _whole("retries", retries, least=0)
-        check_type(output)
-        self.output = output
-        check_mode(output_mode)
-        self.output_mode = output_mode
-        self.memory = _like("memory", memory, "MemorySQLite('agent.db')", "get_messages", "add_messages")
-        self.history = _like("history", history, "HistorySlidingWindow(20)", "compact")
-        self.store = _like("store", store, "RunStore('runs.db')", "save")
-        self.approve = _checked_approve(approve)
-        self.memory_tools = memory_tools
-        self.temperature = _number("temperature", temperature, least=0)
-        self.max_tokens = None if max_tokens is None else _whole("max_tokens", max_tokens, least=1)
-        self.timeout = _number("timeout", timeout, least=0, above=True)
-        if extra is not None and not isinstance(extra, Mapping):
-            raise ErrorConfig(f"extra must be a dictionary of request fields, got {type(extra).__name__}")
-        self.extra: dict[str, Any] = dict(extra or {})
+        given, problem = with_hidden_key({name: value for name, value in locals().items() if name in CHECKS})
+        api_key = None  # no plain key is to stand in a traceback's locals
+        if problem is not None:
+            raise problem
+        for setting, value in given.items():
+            setattr(self, setting, value)
         self._tools: dict[str, Tool] = {}
         self._validators: list[Callable[[Any, Any], Any]] = []
         if isinstance(tools, str) or not isinstance(tools, Sequence | None):
@@ -136,6 +119,41 @@ class Agent(Generic[OutputT]):
         offered: list[Any] = [*self._memory_tools(), *(tools or ())]
         for item in offered:
             self._add_tool(item, replace=False)
+
+    if TYPE_CHECKING:  # set by name above
+        name: str
+        model: str | Model | None
+        api_key: Secret | None
+        base_url: str | None
+        instructions: str | None
+        description: str | None
+        max_turns: int
+        max_cost: float | None
+        retries: int
+        output: type[OutputT] | None
+        output_mode: str
+        memory: MemoryProto | None
+        history: History | None
+        store: RunStore | None
+        approve: Approve | None
+        memory_tools: bool
+        temperature: float | None
+        max_tokens: int | None
+        timeout: float | None
+        extra: dict[str, Any]
+        price: Price | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in CHECKS:
+            value = CHECKS[name](value)
+            if name in _ADDRESSES:  # a login in it is kept apart, so that nobody is shown it
+                self.__dict__[f"_{name}"] = value
+                value = without_password(value.reveal()) if isinstance(value, Secret) else value
+        elif name in ("tools", "tools_map", "output_validators"):
+            raise ErrorConfig(f"{name} cannot be assigned: @agent.tool and @agent.output_validator add one, agent.replace(tools=[…]) makes a copy")
+        elif type(self) is Agent and not name.startswith("_"):
+            raise unknown_setting(name, SETTINGS)
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         known = self.__dict__  # an agent whose constructor has failed must still be printable in a traceback
@@ -154,8 +172,12 @@ class Agent(Generic[OutputT]):
         Raises:
             TypeError: an argument Agent does not take. ErrorConfig: as the constructor.
         """
+        changes, problem = with_hidden_key(changes)
+        if problem is not None:
+            raise problem
         own = [tool for tool in self.tools if tool not in self._memory_tools()]
-        settings = {name: getattr(self, name) for name in _SETTINGS} | {"tools": own} | changes
+        kept = {name: self.__dict__[f"_{name}" if name in _ADDRESSES else name] for name in SETTINGS}
+        settings = kept | {"tools": own} | changes
         name = settings.pop("name", self.name)
         copy: Agent[Any] = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)  # a subclass may keep more
@@ -170,9 +192,12 @@ class Agent(Generic[OutputT]):
         Raises:
             ErrorConfig: no dictionary, no name, an argument Agent does not take, or as the constructor.
         """
+        settings, problem = with_hidden_key(settings)
+        if problem is not None:
+            raise problem
         if not isinstance(settings, Mapping):
             raise ErrorConfig(f"expected a dictionary of Agent's arguments, got {type(settings).__name__}")
-        known = {*_SETTINGS, "tools"}
+        known = {*SETTINGS, "tools"}
         if strange := [name for name in settings if name not in known]:
             raise ErrorConfig(f"Agent takes no {', '.join(map(repr, strange))}; it takes {', '.join(sorted(known))}")
         if "name" not in settings:
@@ -181,11 +206,14 @@ class Agent(Generic[OutputT]):
 
     def model_dump(self) -> dict[str, Any]:
         """The settings as a dictionary, for `model_validate`; without tools, and never with the key."""
-        return {name: getattr(self, name) for name in _SETTINGS if name != "api_key"}
+        return {name: getattr(self, name) for name in SETTINGS if name != "api_key"}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Agent[Any]:
         """`replace(**update)`, under pydantic's name for it."""
-        return self.replace(**(update or {}))
+        update, problem = with_hidden_key(update or {})
+        if problem is not None:
+            raise problem
+        return self.replace(**update)
 
     # ---- tools and validators ---------------------------------------------------------------------------------
 
@@ -205,23 +233,23 @@ class Agent(Generic[OutputT]):
         return list(self._validators)
 
     def _memory_tools(self) -> Sequence[Tool]:
-        if self.memory_tools is False:
+        if not self.memory_tools:
             return ()
-        if self.memory_tools is not True:
-            raise ErrorConfig(f"memory_tools must be True or False, got {self.memory_tools!r:.80}")
         if self.memory is None:
             raise ErrorConfig("memory_tools=True needs a memory, such as memory=MemorySQLite('agent.db')")
-        from .memory.tools import MEMORY_TOOLS
+        from .memory.tools import MEMORY_TOOLS, check_keeps_facts
 
+        check_keeps_facts(self.memory)
         return MEMORY_TOOLS
 
     def _add_tool(self, item: Tool | Callable[..., Any], *, replace: bool) -> Tool:
-        made = item if isinstance(item, Tool) else Tool.from_function(item) if callable(item) else None
-        if made is None:
-            hint = "; write a function that returns agent.run(…).output" if isinstance(item, Agent) else ""
+        made = Tool.from_function(item) if callable(item) else None
+        runs_agent = getattr(made.fn if made else item, "__func__", item) in (Agent.run, Agent.arun, Agent.stream, Agent.events)
+        if made is None or runs_agent:
+            hint = "; write a function that returns agent.run(…).output" if runs_agent or isinstance(item, Agent) else ""
             raise ErrorConfig(f"a tool must be a function or a Tool, got {type(item).__name__}: {item!r:.80}{hint}")
         known = self._tools.get(made.name)
-        if known is not None and known is not made and not (replace and _redefined(known.fn, made.fn)):
+        if known is not None and known is not made and not (replace and redefined(known.fn, made.fn)):
             raise ErrorConfig(f"agent {self.name!r} has another tool named {made.name!r}; give one of them a name=…")
         self._tools[made.name] = made
         return made
@@ -236,8 +264,8 @@ class Agent(Generic[OutputT]):
         *,
         name: str | None = None,
         description: str | None = None,
-        needs_approval: Approval = False,
-        timeout: float | None = None,
+        needs_approval: Approval | EllipsisType = ...,
+        timeout: float | EllipsisType | None = ...,
     ) -> Callable[[Callable[..., Any]], Tool]: ...
     def tool(
         self,
@@ -246,10 +274,16 @@ class Agent(Generic[OutputT]):
         *,
         name: str | None = None,
         description: str | None = None,
-        needs_approval: Approval = False,
-        timeout: float | None = None,
+        needs_approval: Approval | EllipsisType = ...,
+        timeout: float | EllipsisType | None = ...,
     ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-        """Decorator: makes a function a tool of this agent. Defining it again (a cell run twice) replaces it."""
+        """Decorator: makes a function a tool of this agent. Defining it again (a cell run twice) replaces it.
+
+        A Tool is taken as it is; options that are given replace its own, here only.
+
+        Raises:
+            ErrorConfig: another function has the name; or as `Tool`.
+        """
         options = tool(name=name, description=description, needs_approval=needs_approval, timeout=timeout)
 
         def add(function: Callable[..., Any]) -> Tool:
@@ -260,7 +294,7 @@ class Agent(Generic[OutputT]):
     def output_validator(self, fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Decorator: `fn(ctx, output)` checks or replaces the answer; it raises `Retry` to have it corrected."""
         check_function("an output validator", fn, "ctx", "output")
-        self._validators = [known for known in self._validators if known is not fn and not _redefined(known, fn)]
+        self._validators = [known for known in self._validators if known is not fn and not redefined(known, fn)]
         self._validators.append(fn)
         return fn
 
@@ -288,11 +322,11 @@ class Agent(Generic[OutputT]):
             resolve=self._resolve,
             instructions=self.instructions,
             tools=self.tools_map,
-            output=lambda: None if self.output in (None, str) else OutputSpec(self.output, self.output_mode),
+            output=lambda: None if self.output in (None, str) else output_spec(self.output, self.output_mode),
             validators=tuple(self._validators),
             retries=self.retries,
-            max_turns=self.max_turns if max_turns is None else _whole("max_turns", max_turns, least=1),
-            max_cost=self.max_cost if max_cost is None else _number("max_cost", max_cost, least=0),
+            max_turns=self.max_turns if max_turns is None else whole_number("max_turns", max_turns, least=1),
+            max_cost=self.max_cost if max_cost is None else number("max_cost", max_cost, least=0),
             memory=self.memory,
             history=self.history,
             deps=deps,
@@ -301,8 +335,10 @@ class Agent(Generic[OutputT]):
             max_tokens=self.max_tokens,
             timeout=self.timeout,
             extra=self.extra,
+            price=self.price,
+            budgets=active_budgets(),
             stream=stream,
-            approve=_checked_approve(approve) or self.approve or (parent.approve if parent else None),
+            approve=optional_approve(approve) or self.approve or (parent.approve if parent else None),
             store=store,
         )
 
@@ -316,7 +352,8 @@ class Agent(Generic[OutputT]):
             raise ErrorConfig(f"agent {self.name!r} has no model; give one, such as model='anthropic/claude-sonnet-4'")
         if not isinstance(self.model, str):
             return with_retries(self.model)
-        return with_retries(resolve_model(self.model, api_key=self.api_key, base_url=self.base_url))
+        model, base_url = (_revealed(self.__dict__[f"_{name}"]) for name in _ADDRESSES)
+        return with_retries(resolve_model(str(model), api_key=self.api_key, base_url=base_url))
 
     def events(
         self,
@@ -367,7 +404,7 @@ class Agent(Generic[OutputT]):
             async for event in events:
                 if isinstance(event, AgentEnd):
                     end = event
-        return _outcome(end)
+        return outcome(end)
 
     def run(
         self,
@@ -402,187 +439,3 @@ class Agent(Generic[OutputT]):
         """The events of one run, for `async for` or plain `for`; `.result` afterwards. Arguments as `run`."""
         options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve}
         return RunStream(lambda: self.events(prompt, deps=deps, session_id=session_id, **options))
-
-
-_SETTINGS = (
-    "name", "model", "api_key", "base_url", "instructions", "description", "max_turns", "max_cost", "retries", "output",
-    "output_mode", "memory", "history", "store", "approve", "memory_tools", "temperature", "max_tokens", "timeout", "extra",
-)  # fmt: skip
-
-
-class RunStream(Generic[OutputT]):
-    """The events of one run as they happen, for `async for` or plain `for`, once.
-
-    Leaving early stops the run and closes its connection; `with` (or `async with`) does so at the end of the block.
-    A failed run ends the iteration by raising its error, after its AgentEnd event.
-    """
-
-    def __init__(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> None:
-        self._begin: Callable[[], AsyncGenerator[Event, None]] | None = begin
-        self._start: AgentStart | None = None
-        self._end: AgentEnd | None = None
-        # Weak, because the generators hold this object: a `for` that is left drops its generator, which then closes at once.
-        self._plain: weakref.ref[Generator[Event, None, None]] | None = None
-        self._asynchronous: weakref.ref[AsyncGenerator[Event, None]] | None = None
-        self._within = False  # an `async with`, at whose end the generator must still be there to be closed
-        self._held: AsyncGenerator[Event, None] | None = None
-
-    @property
-    def result(self) -> Result[OutputT]:
-        """The Result, once the iteration has ended; the partial one when it was left early.
-
-        Raises:
-            RuntimeError: the run has not ended. ErrorAgent: it failed.
-        """
-        if self._end is not None:
-            return _outcome(self._end)
-        if self._start is None or self._start.partial is None or self._start.record.run.duration_s is None:
-            raise RuntimeError("the run has not ended yet; iterate the stream to its end, or close it, first")
-        return self._start.partial()
-
-    def __aiter__(self) -> AsyncGenerator[Event, None]:
-        events = self._take_async(self._once())
-        self._asynchronous = weakref.ref(events)
-        self._held = events if self._within else None
-        return events
-
-    def __iter__(self) -> Generator[Event, None, None]:
-        check_may_block("async for event in agent.stream(...)")
-        events = self._take_plain(self._once())
-        self._plain = weakref.ref(events)
-        return events
-
-    async def aclose(self) -> None:
-        """Stops the run if it has not ended."""
-        if self._asynchronous is not None and (events := self._asynchronous()) is not None:
-            await events.aclose()
-        self._held = None
-
-    def close(self) -> None:
-        """Stops the run if it has not ended."""
-        if self._plain is not None and (events := self._plain()) is not None:
-            events.close()
-
-    async def __aenter__(self) -> RunStream[OutputT]:
-        self._within = True
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> RunStream[OutputT]:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _once(self) -> Callable[[], AsyncGenerator[Event, None]]:
-        if self._begin is None:
-            raise RuntimeError("a stream is read once: reading it again would run, and pay for, the agent again")
-        begin, self._begin = self._begin, None
-        return begin
-
-    def _seen(self, event: Event) -> Event:
-        if isinstance(event, AgentStart):
-            self._start = event
-        elif isinstance(event, AgentEnd):
-            self._end = event
-        return event
-
-    async def _take_async(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
-        async with aclosing(begin()) as events:
-            async for event in events:
-                yield self._seen(event)
-        _outcome(self._end)
-
-    def _take_plain(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> Generator[Event, None, None]:
-        import queue
-
-        pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-
-        async def pump() -> None:
-            error: BaseException | None = None
-            try:
-                async with aclosing(begin()) as events:
-                    async for event in events:
-                        pipe.put(event)
-            except BaseException as caught:
-                error = caught
-            pipe.put(error)
-
-        handle = portal().start(pump)
-        try:
-            while isinstance(item := _get(pipe), Event):
-                yield self._seen(item)
-        finally:
-            if not handle.wait(0):
-                handle.cancel()
-                handle.wait(GRACE_S)
-        if item is not None:
-            raise item
-        _outcome(self._end)
-
-
-def _get(pipe: Any) -> Any:
-    """The next item, waited for in slices, so that Ctrl-C gets through on every platform."""
-    import queue
-
-    while True:
-        try:
-            return pipe.get(timeout=0.1)
-        except queue.Empty:
-            continue
-
-
-def _outcome(end: AgentEnd | None) -> Result[Any]:
-    """The result a run ended with, or its error raised."""
-    if end is None:
-        raise ErrorRun("the run ended without a result")
-    if end.error is not None:
-        raise end.error
-    return end.result
-
-
-def _redefined(before: Any, now: Any) -> bool:
-    """Whether a function is the same one defined again, as by a cell that is run twice; not two products of one factory."""
-
-    def origin(function: Any) -> tuple[str, str] | None:
-        if not isfunction(function) or function.__closure__ or function.__name__ == "<lambda>":
-            return None
-        return function.__module__, function.__qualname__
-
-    return origin(before) is not None and origin(before) == origin(now)
-
-
-def _whole(name: str, value: Any, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ErrorConfig(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
-
-
-def _number(name: str, value: Any, *, least: float, above: bool = False) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e300 or (above and value == least):
-        raise ErrorConfig(f"{name} must be a number {'above' if above else 'of at least'} {least:g}, or None; got {value!r:.80}")
-    return value
-
-
-def _checked_approve(approve: Approve | None) -> Approve | None:
-    if approve is not None:
-        check_function("approve", approve, "ctx", "call")
-    return approve
-
-
-def _no_class(name: str, value: Any) -> None:
-    if isinstance(value, type):
-        raise ErrorConfig(f"{name} is the class {value.__name__}, not an object of it; write {name}={value.__name__}(…)")
-
-
-def _like(name: str, value: Any, example: str, *methods: str) -> Any:
-    _no_class(name, value)
-    missing = [method for method in methods if value is not None and not callable(getattr(value, method, None))]
-    if missing:
-        kind, lacking = type(value).__name__, ", ".join(missing)
-        raise ErrorConfig(f"{name} must have the methods {', '.join(methods)}, as {example} has; {kind} lacks {lacking}")
-    return value

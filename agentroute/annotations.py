@@ -15,6 +15,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .definitions import innermost
+
 __all__ = ["known", "namespace_of", "resolved"]
 
 
@@ -23,7 +25,7 @@ def namespace_of(function: Callable[..., Any]) -> dict[str, Any]:
 
     Only names that occur in hints given as text are kept, so that no large local outlives its function.
     """
-    target = _plain(function)
+    target = innermost(function)
     code = getattr(target, "__code__", None)
     if code is None or "<locals>" not in target.__qualname__:
         return {}
@@ -54,20 +56,9 @@ def _texts(hint: Any) -> list[str]:
     return [text for part in typing.get_args(hint) for text in _texts(part)]
 
 
-def _plain(function: Callable[..., Any]) -> Any:
-    """The function at the bottom of partials, wrappers, methods and callable objects."""
-    target: Any = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if not (inspect.isroutine(target) or inspect.isclass(target)):
-        target = type(target).__call__
-    target = getattr(target, "__func__", target)
-    return inspect.unwrap(target)
-
-
 def resolved(hint: Any, function: Callable[..., Any], names: Mapping[str, Any]) -> Any:
     """A hint with names in place of text. Whatever goes wrong with a user's text is raised as it is."""
-    target = _plain(function)
+    target = innermost(function)
     module = sys.modules.get(getattr(target, "__module__", None) or "")
     scope = getattr(target, "__globals__", None) or getattr(module, "__dict__", {})
     holder = types.SimpleNamespace(__annotations__={"hint": hint}, __type_params__=getattr(target, "__type_params__", ()))

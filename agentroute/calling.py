@@ -59,7 +59,7 @@ async def call_tool(
             text, record.error_type = f"There is no tool {call.name!r}. Tools: {known}.", "UnknownTool"
         else:
             arguments = tool.parse(call.arguments_text)
-            denied = await _denied(tool, call, arguments, approve, context)
+            denied = await _denied(tool, call, arguments, approve, context) if tool.needs_approval else None
             if denied is not None:
                 text, record.error_type = _told(call.name, denied), "Denied"
                 ends_run = denied.interrupt
@@ -86,12 +86,18 @@ async def call_tool(
 async def _denied(
     tool: Tool, call: ToolCall, arguments: Any, approve: Approve | None, context: Callable[[], Context]
 ) -> Deny | None:
-    """None when the call may run.
+    """None when the call may run. A handler that fails denies it, and its author is told."""
+    try:
+        return await _verdict(tool, call, arguments, approve, context)
+    except Exception as error:
+        tell(f"deciding on the call of {call.name} failed ({type(error).__name__}: {words_of(error)}); taken as a denial")
+    return Deny("it could not be decided")
 
-    Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in.
-    """
-    if not tool.needs_approval:
-        return None
+
+async def _verdict(
+    tool: Tool, call: ToolCall, arguments: Any, approve: Approve | None, context: Callable[[], Context]
+) -> Deny | None:
+    """Whoever decides sees the arguments as the function will receive them: validated, coerced, defaults filled in."""
     values = tool.values(arguments)
     asked = ToolCall(call.id, call.name, values)
     needed = tool.needs_approval

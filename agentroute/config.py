@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from .errors import ErrorConfig
 
-__all__ = ["Config", "Headers", "ProviderKind", "Secret", "checked_url", "without_password"]
+__all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
 
@@ -24,6 +24,12 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
 }
 
 
+class SecretLike(Protocol):
+    """A key in somebody else's wrapping, such as pydantic's SecretStr."""
+
+    def get_secret_value(self) -> str: ...
+
+
 class Secret:
     """A key that shows itself only when asked by `reveal()`: not in repr, str, format, pickles or tracebacks.
 
@@ -33,10 +39,12 @@ class Secret:
 
     __slots__ = ("_value",)
 
-    def __init__(self, value: str | Secret) -> None:
+    def __init__(self, value: str | Secret | SecretLike) -> None:
         self._value = ""
         if isinstance(value, Secret):
             value = value.reveal()
+        elif not isinstance(value, type) and callable(getattr(value, "get_secret_value", None)):
+            value = value.get_secret_value()  # type: ignore[union-attr]
         if not isinstance(value, str):
             kind, value = type(value).__name__, ""
             raise ErrorConfig(f"api_key must be a str, not {kind}")
@@ -110,6 +118,25 @@ def _header_problem(headers: Any) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class FoundKey:
+    """Where a key is; never the key."""
+
+    kind: str
+    where: str
+    """A variable's name, or the file and the name in it."""
+    usable: bool
+    """False when it holds characters that no request can carry."""
+
+
+def _is_usable(key: str) -> bool:
+    try:
+        Secret(key)
+    except ErrorConfig:
+        return False
+    return True
+
+
 @dataclass
 class Config:
     """Keys and base URLs from the environment and from `config_dir`/config.
@@ -127,12 +154,31 @@ class Config:
     def api_key(self, *, kind: str = "openrouter") -> str | None:
         """The key for a provider, or None. An empty environment variable counts as unset."""
         _check_kind(kind)
+        return next((value for _, value in self._keys(kind)), None)
+
+    def found_keys(self) -> list[FoundKey]:
+        """Every key that is set, by provider; the first of a provider is the one `api_key` gives. Keys themselves are left out.
+
+        A file that cannot be read counts as none; `base_url` raises then.
+        """
+        found = []
+        for kind in _ENVIRONMENT:
+            try:
+                for where, value in self._keys(kind):
+                    found.append(FoundKey(kind, where, usable=_is_usable(value)))
+            except ErrorConfig:
+                continue
+        return found
+
+    def _keys(self, kind: str) -> Iterator[tuple[str, str]]:
+        """Where a key for a provider is and what it is, the first to be used first. The file is read when it is come to."""
         for variable in _ENVIRONMENT[kind]:
             if value := os.environ.get(variable, "").strip():
-                return value
+                yield variable, value
         settings = self._settings()
-        names = ("api_key", f"{kind}_api_key") if kind == "openrouter" else (f"{kind}_api_key",)
-        return next((settings[name] for name in names if settings.get(name)), None)
+        for name in ("api_key", f"{kind}_api_key") if kind == "openrouter" else (f"{kind}_api_key",):
+            if settings.get(name):
+                yield f"{self.config_file} ({name})", settings[name]
 
     def base_url(self, *, kind: str = "openrouter") -> str | None:
         """The endpoint set for a provider in the config file, or None."""

@@ -93,6 +93,11 @@ class _BlockingMemory:
         def call(*args: Any, **kwargs: Any) -> Any:
             answer = value(*args, **kwargs)
             if asyncio.iscoroutine(answer):
+                if asyncio._get_running_loop() is not None:  # async code after all, which awaits; waiting here would block its loop
+                    return answer
+                if self._loop.is_closed():
+                    answer.close()
+                    raise RuntimeError(f"the run has ended, and its memory can no longer be reached ({name})")
                 return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
             return _BlockingMemory(answer, self._loop) if hasattr(answer, "get_messages") else answer
 

@@ -210,10 +210,10 @@ def _usd(amount: float) -> str:
 
 
 class ErrorBudget(ErrorRun):
-    """`max_cost` is used up. `spent` and `limit` are in USD."""
+    """`max_cost`, or a budget that several runs share, is used up. `spent` and `limit` are in USD."""
 
-    def __init__(self, *, spent: float, limit: float, hint: str = "") -> None:
-        super().__init__(f"spent {_usd(spent)} of max_cost={_usd(limit)}" + (f"; {hint}" if hint else ""))
+    def __init__(self, *, spent: float, limit: float, hint: str = "", name: str = "max_cost") -> None:
+        super().__init__(f"spent {_usd(spent)} of {name}={_usd(limit)}" + (f"; {hint}" if hint else ""))
         self.spent = spent
         self.limit = limit
 

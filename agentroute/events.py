@@ -1,19 +1,41 @@
 """What happens during a run, as it happens: one typed event at a time.
 
 Order: agent_start, then for each turn turn_start, text_delta*, turn_end, tool_call_start*, tool_call_end*,
-and agent_end last, also when the run failed. `event.kind` names it; `event.data` is its fields as a dictionary.
+and agent_end last, also when the run failed. `event.kind` names it, its attributes are live objects, and `event.data`
+is a dictionary of plain JSON values, to be sent or stored:
+
+| kind | data |
+|---|---|
+| `agent_start` | `run`, `messages` |
+| `turn_start` | `turn` |
+| `text_delta`, `reasoning_delta` | `delta`, `turn` |
+| `turn_end` | `record`, `text`, `messages`, `run` |
+| `tool_call_start` | `record` |
+| `tool_call_end` | `record`, `message` |
+| `agent_end` | `result`, `error` |
+
+`run` and `record` are rows as in `records.py`, with times in ISO 8601; messages are wire dictionaries. `result` has the
+fields of Result: `output` (as JSON where it is no text), `usage` (with `cost_usd`), `messages`, `interrupted`, `record`
+(`run`, `turns`, `tool_calls`, `messages`: rows). `error` is None, or its `type` and `message`. Data is made when it is asked
+for, and rows are then as far as the run is, which may be ahead of a plain `for` over its events.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from .message import Usage
+from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
+from .result import Result
+from .result_text import result_text
 
 if TYPE_CHECKING:
     from .errors import ErrorAgent
-    from .records import Record, RunRecord, ToolCallRecord, TurnRecord
-    from .result import Result
 
 __all__ = [
     "AgentEnd",
@@ -58,10 +80,12 @@ class Event:
 
 
 class _Typed(Event):
-    """An event whose data are its dataclass fields."""
+    """An event whose data are its dataclass fields as plain values, made anew each time it is asked for."""
 
     __slots__ = ()
     _KIND: ClassVar[str]
+    _LIVE: ClassVar[tuple[str, ...]] = ()
+    """Fields that are of use only inside this process, and no part of the data."""
 
     @property
     def kind(self) -> str:
@@ -69,7 +93,30 @@ class _Typed(Event):
 
     @property
     def data(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in self._LIVE}  # type: ignore[arg-type]
+
+
+_OURS = (Result, Usage, Record, RunRecord, TurnRecord, ToolCallRecord, MessageRecord)
+
+
+def _plain(value: Any) -> Any:
+    """A field of an event as JSON values."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, _OURS):
+        plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}
+        return {**plain, "cost_usd": value.cost_usd} if isinstance(value, Usage) else plain
+    if isinstance(value, list) and value and isinstance(value[0], _OURS):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, BaseException):
+        return {"type": type(value).__name__, "message": str(value)}
+    try:
+        text = result_text(value, sys.maxsize)
+    except TypeError:  # an output validator may return anything
+        return f"({type(value).__name__})"
+    return text if isinstance(value, str | bytes | bytearray | memoryview) else json.loads(text)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +124,7 @@ class AgentStart(_Typed):
     """The run begins; nothing was sent yet."""
 
     _KIND: ClassVar[str] = "agent_start"
+    _LIVE: ClassVar[tuple[str, ...]] = ("record", "partial")
     run: RunRecord
     messages: list[dict[str, Any]]
     record: Record = field(repr=False)

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from .errors import ErrorConfig
 from .message import Message, ToolCall, text_of
 
-__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate", "exchanges_of", "split_head", "tokens_of"]
+__all__ = ["History", "HistorySlidingWindow", "HistoryTruncate", "exchanges_of", "newest_that_fit", "split_head", "tokens_of", "turns_of"]
 
 CHARACTERS_A_TOKEN = 4
 TOKENS_A_PART = 1_000
@@ -54,7 +54,7 @@ class HistorySlidingWindow:
 
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]:
         head, body = split_head(messages)
-        return head + _newest(body, self.window_size, lambda message: 1)
+        return head + newest_that_fit(body, self.window_size, lambda message: 1)
 
 
 class HistoryTruncate:
@@ -80,7 +80,7 @@ class HistoryTruncate:
     async def compact(self, messages: list[Message], token_budget: int | None = None) -> list[Message]:
         budget = self.max_tokens if token_budget is None else min(self.max_tokens, _positive("token_budget", token_budget))
         head, body = split_head(messages)
-        return head + _newest(body, budget - sum(map(tokens_of, head)), tokens_of)
+        return head + newest_that_fit(body, budget - sum(map(tokens_of, head)), tokens_of)
 
 
 def _positive(name: str, value: int) -> int:
@@ -95,7 +95,7 @@ def split_head(messages: Sequence[Message]) -> tuple[list[Message], list[Message
     return list(messages[:start]), list(messages[start:])
 
 
-def _newest(messages: Sequence[Message], budget: int, cost: Callable[[Message], int]) -> list[Message]:
+def newest_that_fit(messages: Sequence[Message], budget: int, cost: Callable[[Message], int]) -> list[Message]:
     """The newest exchanges that fit, from a user message on; in any case the last user message and the newest exchange."""
     exchanges = exchanges_of(messages)
     if not exchanges:
@@ -131,6 +131,18 @@ def exchanges_of(messages: Sequence[Message]) -> list[list[Message]]:
         groups.append([message])
         asked_in |= {ToolCall.from_wire(call).id: len(groups) - 1 for call in message.tool_calls or []}
     return groups
+
+
+def turns_of(messages: Sequence[Message]) -> tuple[list[list[Message]], list[Message]]:
+    """The answered turns, each an answer of the model with what led to it; and what has come since the last answer."""
+    turns: list[list[Message]] = []
+    open_turn: list[Message] = []
+    for exchange in exchanges_of(messages):
+        open_turn += exchange
+        if exchange[0].role == "assistant":
+            turns.append(open_turn)
+            open_turn = []
+    return turns, open_turn
 
 
 def tokens_of(message: Message) -> int:

@@ -10,17 +10,14 @@ import contextvars
 import inspect
 import itertools
 import json
-import os
 import re
-import threading
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
-from ._threads import run_in_thread
+from ._threads import on_abandon, run_in_thread
+from .budgets import Budget, unknown_cost
 from .calling import NOT_RUN, Answered, answer_of, call_tool, words_of
 from .content import Prompt, content_of
 from .context import Context
@@ -41,55 +38,23 @@ from .errors import (
 )
 from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
 from .history import tokens_of
-from .message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage, Usage
-from .models.base import Model, ask
-from .output import OUTPUT_TOOL, OutputSpec, complaint
+from .message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage
+from .metering import Meter
+from .models.base import ask
+from .output import OUTPUT_TOOL, complaint
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .result import Result
+from .run_spec import RunSpec
 from .schema import Invalid
-from .tools import Approve, Tool, result_text
+from .tally import Tally
+from .transcript import answer_text, echo, memorable
 
-__all__ = ["RunSpec", "current_run", "new_run_id", "run_events"]
+__all__ = ["RunSpec", "current_run", "run_events"]
 
 CLEANUP_S = 2.0
 """How long cancelled tools may clean up before the run goes on without them."""
-
-
-def new_run_id() -> str:
-    """26 characters; the first ten are the time in milliseconds, so ids sort by time (ULID)."""
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-@dataclass(kw_only=True)
-class RunSpec:
-    """What one run is made of. Built by the Agent; nothing in it changes while the run goes on."""
-
-    agent_name: str
-    request_model: str
-    resolve: Callable[[], Model]
-    instructions: str | None = None
-    tools: Mapping[str, Tool] = field(default_factory=dict)
-    output: Callable[[], OutputSpec | None] = lambda: None
-    validators: Sequence[Callable[[Context, Any], Any]] = ()
-    retries: int = 1
-    max_turns: int = 10
-    max_cost: float | None = None
-    memory: Any = None
-    history: Any = None
-    deps: Any = None
-    session_id: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    timeout: float | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    stream: bool = True
-    approve: Approve | None = None
-    store: Any = None
-    """Where the run is recorded; runs started by its tools are recorded there too."""
-    monotonic: Callable[[], float] = time.perf_counter
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    new_id: Callable[[], str] = new_run_id
+MOST_NESTED = 20
+"""How deep runs may begin runs through their tools; each level has limits of its own, so nothing else would stop them."""
 
 
 _current: contextvars.ContextVar[tuple[_Run, ToolCallRecord | None] | None] = contextvars.ContextVar("agentroute_run", default=None)
@@ -108,6 +73,8 @@ async def run_events(spec: RunSpec, prompt: Prompt) -> AsyncGenerator[Event, Non
     AgentEnd still comes, and CancelledError is raised at the next step.
     """
     run = _Run(spec, prompt)
+    if run.parent is not None:
+        _stop_with_parent()
     error: ErrorAgent | None = None
     cancelled: asyncio.CancelledError | None = None
     try:
@@ -138,6 +105,17 @@ async def run_events(spec: RunSpec, prompt: Prompt) -> AsyncGenerator[Event, Non
         raise cancelled
 
 
+def _stop_with_parent() -> None:
+    """Cancels this task when the tool that began it, in a thread, is given up: the run would go on spending."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        if task is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+
+    on_abandon(stop)
+
+
 class _Run:
     """The state of one run."""
 
@@ -145,16 +123,12 @@ class _Run:
         self.spec = spec
         self.user = Message("user", prompt)  # type: ignore[arg-type]  # made content in _prepare, where it may fail
         self.parent = _current.get()
-        self.usage = Usage()  # this run's and that of the runs its tools make
-        self.own_usage = Usage()
-        self.priceless: set[str] = set()  # models that reported no cost, here or below
         self.record: Record = Record(
             RunRecord(
                 run_id=spec.new_id(),
                 started_at=spec.now(),
                 agent_name=spec.agent_name,
                 request_model=spec.request_model,
-                prompt_text=self.user.described,
                 session_id=spec.session_id,
                 parent_run_id=self.parent[0].record.run.run_id if self.parent else None,
             )
@@ -170,8 +144,12 @@ class _Run:
         self.memory: Any = None
         self.room: int | None = None  # tokens of the model's context for messages
         self.denied: str | None = None  # the tool whose denial has ended the run
+        self.budget = None if spec.max_cost is None else Budget(spec.max_cost, name="max_cost")
+        above: Sequence[Budget] = self.parent[0].meter.budgets if self.parent else ()
+        self.meter: Meter = Meter([*above, *spec.budgets, *([self.budget] if self.budget else [])], spec.price)
+        above_it, call = (self.parent[0].tally, self.parent[1]) if self.parent else (None, None)
+        self.tally: Tally = Tally(self.record.run, above_it, call)
         self._began = spec.monotonic()
-        self._lock = threading.Lock()  # a tool's own runs may end in other threads
 
     # ---- the run ----------------------------------------------------------------------------------------------
 
@@ -202,18 +180,22 @@ class _Run:
 
     async def _prepare(self) -> None:
         spec = self.spec
+        if sum(1 for _ in self._lineage()) > MOST_NESTED:
+            raise ErrorRun(f"runs are nested {MOST_NESTED} deep: an agent may be calling itself through its own tools")
         self.user.content = content_of(self.user.content)
+        self.record.run.prompt_text = self.user.described
         self.transcript = [self.user]
         self.model = spec.resolve()
         self.output_spec = spec.output()
         if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
             raise ErrorConfig(f"a tool is named {OUTPUT_TOOL!r}, as is the one typed answers come through; give it another name")
         self.tool_definitions = [tool.to_wire() for tool in spec.tools.values()]
-        self.memory = spec.memory
-        if self.memory is not None and spec.session_id is not None:
-            if not hasattr(self.memory, "session"):
-                raise ErrorConfig(f"session_id is given, but {type(self.memory).__name__} has no session(session_id) to keep conversations apart")
-            self.memory = self.memory.session(spec.session_id)
+        memory = spec.memory
+        if memory is not None and spec.session_id is not None:
+            if not hasattr(memory, "session"):
+                raise ErrorConfig(f"session_id is given, but {type(memory).__name__} has no session(session_id) to keep conversations apart")
+            memory = memory.session(spec.session_id)
+        self.memory = memory
         instructions = [text for text in (spec.instructions, self.output_spec and self.output_spec.instructions()) if text]
         head = [Message("system", "\n\n".join(instructions))] if instructions else []
         earlier = await self._remembered()
@@ -266,22 +248,13 @@ class _Run:
         """Raises what forbids another request."""
         if self.turn > self.spec.max_turns:
             raise ErrorMaxTurns(turn=self.turn, limit=self.spec.max_turns)
-        for run in self._lineage():
-            limit, usage = run.spec.max_cost, run.usage
-            if limit is None or not usage.model_calls:
-                continue
-            if run.priceless:
-                hint = f"the cost of a call to {', '.join(sorted(run.priceless))} is unknown, so max_cost cannot be kept"
-                raise ErrorBudget(spent=usage.total_cost_usd, limit=limit, hint=hint)
-            if usage.total_cost_usd >= limit > 0:
-                raise ErrorBudget(spent=usage.total_cost_usd, limit=limit, hint="nothing is left for another model call")
+        for budget in self.meter.budgets:
+            budget.check()
 
     def _check_spent(self) -> None:
-        """Raises when a limit is passed: this run's, or that of a run it is part of."""
-        for run in self._lineage():
-            limit = run.spec.max_cost
-            if limit is not None and run.usage.total_cost_usd > limit:
-                raise ErrorBudget(spent=run.usage.total_cost_usd, limit=limit, hint="the answer so far is in .result")
+        """Raises when a budget is overspent: this run's, that of a run it is part of, or one around them."""
+        for budget in self.meter.budgets:
+            budget.check_spent()
 
     def _check_usable(self, response: LLMResponse, calls: Sequence[ToolCall]) -> None:
         if response.refusal:
@@ -291,7 +264,9 @@ class _Run:
         if response.finish_reason == "length" and (calls or self.output_spec is not None or not response.content):
             what = "tool call" if calls else "answer"
             partial = calls[-1].arguments_text if calls else response.content or ""
-            raise ErrorTruncated(f"the {what} was cut off at max_tokens and is not used; raise max_tokens", partial=partial)
+            at = self.meter.cut_at
+            limit, mend = ("max_tokens", "max_tokens") if at is None else (f"{at:,} tokens, for which max_cost or a budget left room", "it")
+            raise ErrorTruncated(f"the {what} was cut off at {limit}, and is not used; raise {mend}", partial=partial)
 
     # ---- one model call ---------------------------------------------------------------------------------------
 
@@ -307,6 +282,7 @@ class _Run:
             max_tokens=spec.max_tokens,
             extra=dict(spec.extra),
             timeout=spec.timeout,
+            meter=self.meter,
         )
         if self.output_spec is not None:
             self.output_spec.extend(request)
@@ -330,8 +306,9 @@ class _Run:
         """Tokens of the model's context left for messages, where it and the policy know of such a thing."""
         context = getattr(self.model, "context_tokens", None)
         if self.room is None and isinstance(context, int):
-            answer = self.spec.max_tokens or context // 4
-            self.room = max(1, context - answer - len(json.dumps(self.tool_definitions, default=str)) // 4)
+            answer = min(self.spec.max_tokens or context // 4, context // 2)
+            schemas = [self.tool_definitions, self.output_spec.schema if self.output_spec is not None else {}]
+            self.room = max(1, context - answer - len(json.dumps(schemas, default=str)) // 4)
         takes_budget = "token_budget" in inspect.signature(self.spec.history.compact).parameters
         return self.room if takes_budget else None
 
@@ -389,6 +366,13 @@ class _Run:
                         yield TextDelta(chunk.delta, turn)
                     elif chunk.reasoning_delta:
                         yield ReasoningDelta(chunk.reasoning_delta, turn)
+        except ErrorBudget as error:  # of the meter
+            if not request.failed_attempts:  # nothing was asked: there was no turn
+                self.record.turns.remove(record)
+                self.record.run.n_turns -= 1
+                raise
+            failure = error
+            self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
         except ErrorAgent as error:
             failure = error
             self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
@@ -397,19 +381,21 @@ class _Run:
             raise
         finally:
             for usage in request.failed_attempts:  # a layer has asked again
-                self._count(record, TurnUsage.from_wire(usage))
+                self.tally.count(record, TurnUsage.from_wire(usage))
         if failure is not None:
             yield TurnEnd(record, "".join(text), [], self.record.run)
             raise failure
         assert response is not None
         record.duration_s = spec.monotonic() - began
-        self._count(record, TurnUsage.from_wire(response.usage))
+        used = TurnUsage.from_wire(response.usage)
+        self.tally.count(record, used)
+        record.cost_source = None if used.cost_usd is None else str(response.usage.get("cost_source", "provider"))
         record.response_model = response.model
         record.response_id = response.id
         record.finish_reason = response.finish_reason
         self.response = response
         self.corrected = False
-        messages = self._say(_echo(response))
+        messages = self._say(echo(response))
         yield TurnEnd(record, response.content or "", messages, self.record.run)
 
     def _turn_failed(self, record: TurnRecord, error: BaseException, duration_s: float, text: str) -> None:
@@ -417,37 +403,11 @@ class _Run:
         stopped = isinstance(error, asyncio.CancelledError | GeneratorExit)
         record.error_type = "ErrorInterrupted" if stopped else type(error).__name__
         if not isinstance(error, ErrorAgent):
-            self._count(record, TurnUsage())  # it may have been sent and charged for; nobody said how much
+            self.tally.count(record, TurnUsage())  # it may have been sent and charged for; nobody said how much
         elif isinstance(error, ErrorModel) and (error.sent or error.usage):
-            self._count(record, TurnUsage.from_wire(error.usage))
+            self.tally.count(record, TurnUsage.from_wire(error.usage))
         if text:
             self._say(Message("assistant", text))
-
-    def _count(self, record: TurnRecord, used: TurnUsage) -> None:
-        """Counts one model call: in its turn, in this run, and in the runs whose tools this one is part of."""
-        record.input_tokens = _plus(record.input_tokens, used.input_tokens)
-        record.output_tokens = _plus(record.output_tokens, used.output_tokens)
-        record.cached_input_tokens = _plus(record.cached_input_tokens, used.cached_input_tokens)
-        record.reasoning_tokens = _plus(record.reasoning_tokens, used.reasoning_tokens)
-        if used.cost_usd is not None:
-            record.cost_usd = (record.cost_usd or 0.0) + float(used.cost_usd)
-        self.own_usage.add_turn(used)
-        for run in self._lineage():
-            with run._lock:
-                run.usage.add_turn(used)
-                if used.cost_usd is None:
-                    run.priceless.add(record.request_model)
-        for run in self._lineage():
-            call = run.parent[1] if run.parent else None
-            if call is not None and used.cost_usd is not None:
-                call.cost_usd = (call.cost_usd or 0.0) + float(used.cost_usd)
-        totals, run_record = self.own_usage, self.record.run
-        run_record.input_tokens = _plus(run_record.input_tokens, used.input_tokens)
-        run_record.output_tokens = _plus(run_record.output_tokens, used.output_tokens)
-        run_record.cached_input_tokens = _plus(run_record.cached_input_tokens, used.cached_input_tokens)
-        run_record.reasoning_tokens = _plus(run_record.reasoning_tokens, used.reasoning_tokens)
-        run_record.cost_usd = totals.cost_usd
-        run_record.unknown_cost_calls = totals.unknown_cost_calls
 
     # ---- the final answer -------------------------------------------------------------------------------------
 
@@ -456,41 +416,53 @@ class _Run:
         if self.output_spec is None:
             if calls:
                 return False
-            text: Any = response.content or ""
-            problem = await self._accept(text)
-            raw = text
+            answers = [response.content or ""]
         else:
-            answer = self.output_spec.answer_in(response, calls)
-            if answer is None:
-                return False
-            raw = answer
-            try:
-                value = self.output_spec.parse(answer)
-            except Invalid as error:
-                problem = str(error)
-            else:
-                problem = await self._accept(value)
-        if problem is None:
-            if calls:  # the answer came as a tool call; what is kept is an answer, not a call without a result
-                self._replace_last(Message("assistant", raw, extra=self.transcript[-1].extra))
-                self._skip(calls)
-            return True
-        self._correct(problem, calls, raw)
+            answers = self.output_spec.answers_in(response, calls)
+        problems: list[str] = []
+        for raw in answers:  # several calls of the output tool: the first that fits is the answer
+            problem = await self._problem_of(raw)
+            if problem is None:
+                if calls:  # the answer came as a tool call; what is kept is an answer, not a call without a result
+                    self._replace_last(Message("assistant", raw, extra=self.transcript[-1].extra))
+                    self._skip(calls)
+                return True
+            problems.append(problem)
+        if problems:
+            self._correct(problems, calls, answers[-1])
         return False
+
+    async def _problem_of(self, raw: str) -> str | None:
+        """Reads an answer and has it checked; what the model should be told, or None when it stands."""
+        try:
+            value = raw if self.output_spec is None else self.output_spec.parse(raw)
+        except Invalid as error:
+            return str(error)
+        return await self._accept(value)
 
     async def _accept(self, value: Any) -> str | None:
         """Runs the validators in order; what the model should be told, or None when the value stands."""
+        self.output = value  # an error from here on carries it
         for validator in self.spec.validators:
             try:
                 changed = await self._call_validator(validator, value)
                 if changed is not None and changed is not value:
-                    value = self.output_spec.check(changed) if self.output_spec is not None else changed
+                    value = self._checked(changed)
             except Exception as error:
                 if (problem := complaint(error)) is None:
                     raise
+                self.output = None
                 return problem
         self.output, self.finished = value, True
         return None
+
+    def _checked(self, value: Any) -> Any:
+        """What a validator has put in the answer's place."""
+        if self.output_spec is not None:
+            return self.output_spec.check(value)
+        if not isinstance(value, str):
+            raise ErrorRun(f"the answer is a text, and an output validator returned {type(value).__name__}; give the agent output=… for other types")
+        return value
 
     async def _call_validator(self, validator: Callable[[Context, Any], Any], value: Any) -> Any:
         """Runs a validator as tools are run: a plain one in a thread, and what runs it makes counts as this run's."""
@@ -510,19 +482,19 @@ class _Run:
 
         return await asyncio.create_task(call(), context=context)
 
-    def _correct(self, problem: str, calls: Sequence[ToolCall], raw: str) -> None:
-        """Tells the model what was wrong with its answer, within `retries`."""
+    def _correct(self, problems: Sequence[str], calls: Sequence[ToolCall], raw: str) -> None:
+        """Tells the model what was wrong with its answer, or with each where several calls hold one, within `retries`."""
         self.retry += 1
         if self.retry > self.spec.retries:
             tries = f"{self.retry} answers, retries={self.spec.retries}"
-            raise ErrorOutput(f"no answer of the type asked for ({tries}); the last problem: {problem}", raw=raw)
+            raise ErrorOutput(f"no answer of the type asked for ({tries}); the last problem: {problems[-1]}", raw=raw)
         self.corrected = True
-        text = self.output_spec.correction(problem) if self.output_spec is not None else problem
+        texts = iter(problems if self.output_spec is None else map(self.output_spec.correction, problems))
         if not calls:
-            self._say(Message("user", text))
+            self._say(Message("user", next(texts)))
             return
         for call in calls:
-            told = text if call.name == OUTPUT_TOOL else NOT_RUN
+            told = next(texts) if call.name == OUTPUT_TOOL else NOT_RUN
             self._say(Message("tool", told, tool_call_id=call.id, name=call.name))
         self._skip(calls)
 
@@ -579,7 +551,11 @@ class _Run:
                 await asyncio.wait(left, timeout=CLEANUP_S)
             # Every call is answered, also when the run ends here: what a tool has done must not be forgotten.
             self._say(*(answer_of(call, tasks[i] if i < len(tasks) else None) for i, call in enumerate(calls)))
-        self.denied = next((call.name for call, task in zip(calls, tasks, strict=True) if task.result().ends_run), None)
+        for call, task in zip(calls, tasks, strict=True):
+            if task.result().ends_run:
+                self._deny(call.name)
+        if self.denied is not None:
+            return
         picky = [record.tool_name for record in records if record.error_type == "Retry"]
         if picky:
             self.retry += 1
@@ -587,10 +563,17 @@ class _Run:
                 problem = f"tool {picky[0]!r} asked for correction no. {self.retry}; retries={self.spec.retries} allows no more"
                 raise ErrorTool(problem, tool_name=picky[0])
 
+    def _deny(self, tool_name: str) -> None:
+        """Ends this run, and those it is part of up to the one whose approval handler it was."""
+        for run in self._lineage():
+            run.denied = run.denied or tool_name
+            if run.parent is None or run.parent[0].spec.approve is not self.spec.approve:
+                return
+
     def _context(self) -> Context:
         spec = self.spec
         return Context.of_run(
-            transcript=self.transcript, usage=self.usage, deps=spec.deps, retry=self.retry, step=self.turn,
+            transcript=self.transcript, usage=self.tally.usage, deps=spec.deps, retry=self.retry, step=self.turn,
             session_id=spec.session_id, memory=self.memory, run_id=self.record.run.run_id, agent_name=spec.agent_name,
         )  # fmt: skip
 
@@ -606,69 +589,43 @@ class _Run:
         if error is None and self.denied is not None:
             run.status, run.error_type, run.error_text = "interrupted", "Denied", f"the call of {self.denied} was denied, and the run ended there"
         if self.finished:
-            run.output_text = _output_text(self.output)
+            run.output_text = answer_text(self.output)
         if error is not None:
             run.error_type, run.error_text = type(error).__name__, str(error)
         self.result = self._partial()
         if error is not None:
             error.result = self.result
-        if error is None and self.spec.max_cost is not None and self.priceless:
-            tell(f"the cost of a call to {', '.join(sorted(self.priceless))} is unknown: max_cost could not be kept")
+        if error is None:
+            self._tell_of_money()
         if self.memory is not None:
+            writing = asyncio.ensure_future(self._keep_in_memory(memorable(self.transcript[self.new_from :], self._why_not(error))))
             try:
-                await self.memory.add_messages(self._memorable(error))
-            except Exception as problem:
-                tell(f"the conversation could not be added to the memory: {type(problem).__name__}: {problem}")
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:  # what is paid for is not to be forgotten
+                await asyncio.wait({writing}, timeout=CLEANUP_S)
+                raise
         return self.result
+
+    async def _keep_in_memory(self, messages: list[Message]) -> None:
+        try:
+            await self.memory.add_messages(messages)
+        except Exception as problem:
+            tell(f"the conversation could not be added to the memory: {type(problem).__name__}: {problem}")
+
+    def _tell_of_money(self) -> None:
+        """Says what of a run that ended well its budgets could not do, or had to."""
+        own = [self.budget] if self.budget else []
+        for budget in [*own, *(() if self.parent else self.spec.budgets)]:
+            if budget.priceless:
+                tell(unknown_cost(budget.priceless))
+        if self.meter.cut_at is not None and self.record.turns and self.record.turns[-1].finish_reason == "length":
+            tell(f"the answer was cut at {self.meter.cut_at:,} tokens: its budget leaves room for no more")
 
     def _partial(self) -> Result[Any]:
         interrupted = self.record.run.status == "interrupted"
         messages = [message.to_dict() for message in self.transcript]
-        return Result(self.output, replace(self.usage), messages, interrupted=interrupted, record=self.record)
+        return Result(self.output, replace(self.tally.usage), messages, interrupted=interrupted, record=self.record)
 
-    def _memorable(self, error: ErrorAgent | None) -> list[Message]:
-        """This run's own messages. Those of a failed run end with a note in the assistant's place: the next request must
-        find roles that take turns, and every tool call answered."""
-        own = [message for message in self.transcript[self.new_from :] if message.role != "assistant" or message.tool_calls or message.text]
-        answered = {message.tool_call_id for message in own if message.role == "tool"}
-        kept: list[Message] = []
-        for message in own:
-            if not all(call.get("id") in answered for call in message.tool_calls or ()):
-                break
-            kept.append(message)
-        while len(kept) > 1 and kept[-1].role == "user":  # a correction that was never answered
-            kept.pop()
-        if kept and kept[-1].role != "assistant":
-            why = type(error).__name__ if error is not None else f"{self.denied} was denied" if self.denied is not None else ""
-            kept.append(Message("assistant", f"(no answer: {why})" if why else "(no text)"))
-        return kept
-
-
-def _output_text(output: Any) -> str:
-    if isinstance(output, str):
-        return output
-    try:
-        return result_text(output)
-    except TypeError:  # a validator may return anything
-        return f"({type(output).__name__})"
-
-
-def _plus(total: int | None, more: int | None) -> int | None:
-    return total if more is None else (total or 0) + more
-
-
-def _echo(response: LLMResponse) -> Message:
-    """The assistant message to send back: arguments that are no JSON object become `{}`, or servers refuse them."""
-    message = response.to_message()
-    if response.refusal and not message.content:
-        message.content = response.refusal
-    for position, wire in enumerate(message.tool_calls or []):
-        call = ToolCall.from_wire(wire)
-        try:
-            usable = isinstance(json.loads(call.arguments_text), dict)
-        except (ValueError, RecursionError):
-            usable = False
-        if not usable or not isinstance(wire.get("function", {}).get("arguments"), str):
-            arguments = call.arguments_text if usable else "{}"
-            message.tool_calls[position] = {**wire, "function": {"name": call.name, "arguments": arguments}}  # type: ignore[index]
-    return message
+    def _why_not(self, error: ErrorAgent | None) -> str:
+        """Why there is no answer, for the memory; empty where there may be one."""
+        return type(error).__name__ if error is not None else f"{self.denied} was denied" if self.denied is not None else ""

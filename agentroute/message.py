@@ -265,9 +265,9 @@ class LLMRequest:
 
     `tools` are wire tool definitions `{type: "function", function: {name, description, parameters}}`.
     `tool_choice` is `auto`, `required` or `none`; None leaves it to the provider. `response_format` is the wire object
-    that asks for JSON. `timeout` is seconds for one attempt in all; with retries, for all of them. `extra` is merged over
-    the body last. `failed_attempts` is written by layers that ask again (`ModelRetry`): the usage object of each attempt
-    that failed before the last one and was, or may have been, charged for; `{}` when nobody said how much.
+    that asks for JSON. `timeout` is seconds for one attempt in all. `extra` is merged over the body last. `failed_attempts` is written by layers that ask again (`ModelRetry`): the usage object of each attempt
+    that failed before the last one and was, or may have been, charged for; `{}` when nobody said how much. `meter` is the
+    run's own (see `metering.py`), and no model's business.
     """
 
     model: str
@@ -280,6 +280,7 @@ class LLMRequest:
     response_format: dict[str, Any] | None = None
     timeout: float | None = None
     failed_attempts: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
+    meter: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
 from .annotations import known
@@ -13,12 +15,13 @@ from .message import LLMRequest, LLMResponse, ToolCall
 from .problems import UNKNOWN, told
 from .schema import Invalid, TypeSchema
 
-__all__ = ["OUTPUT_TOOL", "OutputMode", "OutputSpec", "check_mode", "check_type", "complaint", "strict_schema"]
+__all__ = ["OUTPUT_TOOL", "OutputMode", "OutputSpec", "check_mode", "check_type", "complaint", "output_spec", "strict_schema"]
 
 OutputMode = Literal["auto", "tool", "native", "prompted", "text"]
 
 OUTPUT_TOOL = "final_answer"
 """Name of the tool through which a model hands in a structured answer in mode `tool`."""
+
 
 def check_mode(mode: str) -> None:
     """Raises ErrorConfig when there is no such mode."""
@@ -51,7 +54,7 @@ class OutputSpec:
     `strict`). `prompted`: the instructions hold it. `text`: nothing is said to the model; its text is read as the type.
 
     In every mode the answer is validated here, and an answer that comes as text may stand alone, in a code fence or in
-    prose.
+    prose; of several values the last that fits is it. Nothing in a spec changes: it serves any number of runs at once.
     """
 
     def __init__(self, kind: Any, mode: str = "auto") -> None:
@@ -69,6 +72,7 @@ class OutputSpec:
             self.schema = self._wrapper.schema
         if "properties" not in self.schema:  # a dictionary; OpenAI refuses "object schema missing properties"
             self.schema = {"additionalProperties": True, **self.schema, "properties": {}}
+        self._strict = strict_schema(self.schema) if self.mode == "native" else None
 
     def extend(self, request: LLMRequest) -> None:
         """Adds to a request what asks for the type."""
@@ -79,25 +83,27 @@ class OutputSpec:
             # A forced call would keep the model from ever using its other tools.
             request.tool_choice = "required" if len(request.tools) == 1 else "auto"
         elif self.mode == "native":
-            strict = strict_schema(self.schema)
-            shape = {"name": OUTPUT_TOOL, "schema": self.schema} if strict is None else {"name": OUTPUT_TOOL, "strict": True, "schema": strict}
+            strict = {} if self._strict is None else {"strict": True}
+            shape = {"name": OUTPUT_TOOL, **strict, "schema": self._strict or self.schema}
             request.response_format = {"type": "json_schema", "json_schema": shape}
 
     def instructions(self) -> str:
         """What mode `prompted` adds to the instructions; empty in the others."""
-        if self.mode != "prompted":
-            return ""
-        schema = json.dumps(self.schema, ensure_ascii=False)
-        return f"Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{schema}"
+        return f"Answer {self._in_words()}" if self.mode == "prompted" else ""
 
-    def answer_in(self, response: LLMResponse, calls: Iterable[ToolCall]) -> str | None:
-        """The JSON text of the answer, or None when the response is not the final one."""
-        call = next((call for call in calls if call.name == OUTPUT_TOOL), None) if self.mode == "tool" else None
-        if call is not None:
-            return call.arguments_text
-        if response.tool_calls:
-            return None
-        return response.content or ""
+    def _in_words(self) -> str:
+        """The type, where the model can know it from words only."""
+        what, schema = ("JSON", self._schema.schema) if self.mode == "text" else ("one JSON object", self.schema)
+        return f"with {what} that fits this JSON Schema, and with nothing else:\n{json.dumps(schema, ensure_ascii=False)}"
+
+    def answers_in(self, response: LLMResponse, calls: Iterable[ToolCall]) -> list[str]:
+        """The texts the answer may be: one for each call of the output tool, else the response's own.
+
+        Empty when the response is not the final one.
+        """
+        if self.mode == "tool" and (answers := [call.arguments_text for call in calls if call.name == OUTPUT_TOOL]):
+            return answers
+        return [] if response.tool_calls else [response.content or ""]
 
     def parse(self, text: str) -> Any:
         """The value of an answer.
@@ -116,10 +122,9 @@ class OutputSpec:
         if self.mode == "text":
             try:  # a word, a date: what a string of JSON would hold
                 return self._schema.validate_json(json.dumps(text.strip()))
-            except Invalid:
-                pass
-        assert problem is not None
-        raise problem
+            except Invalid as error:
+                problem = problem or error
+        raise problem or Invalid("expected JSON, and there is none in it")
 
     def _parse_one(self, text: str) -> Any:
         if self._wrapper is None:
@@ -139,8 +144,39 @@ class OutputSpec:
 
     def correction(self, problem: str) -> str:
         """What the model is told when its answer does not fit."""
-        how = f"Call {OUTPUT_TOOL} with a corrected answer." if self.mode == "tool" else "Answer again, corrected."
+        how = "Answer again, corrected."
+        if self.mode == "tool":
+            how = f"Call {OUTPUT_TOOL} with a corrected answer."
+        elif self.mode in ("text", "prompted"):
+            how = f"Answer again, {self._in_words()}"
         return f"The answer does not fit:\n{problem}\n{how}"
+
+
+class _Same:
+    """A type as a key: equal to itself only. `A | B == B | A`, though what fits both is read as the first; some types have no hash."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __hash__(self) -> int:
+        return id(self.kind)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.kind is other.kind
+
+
+@lru_cache(maxsize=64)
+def _made(key: _Same, mode: str) -> OutputSpec:
+    return OutputSpec(key.kind, mode)
+
+
+def output_spec(kind: Any, mode: str = "auto") -> OutputSpec:
+    """The OutputSpec of a type, kept for the next run: making one costs up to some milliseconds.
+
+    Raises:
+        ErrorConfig: no such mode, or no JSON Schema can be made for the type.
+    """
+    return _made(_Same(kind), mode)
 
 
 def complaint(error: Exception) -> str | None:
@@ -172,23 +208,64 @@ def _rooted(schema: dict[str, Any]) -> dict[str, Any]:
     return root | {key: value for key, value in schema.items() if key != "$ref"}
 
 
+# ---- JSON in prose ----------------------------------------------------------------------------------------------------
+
 _FENCE = re.compile(r"```[ \t]*\w*[ \t]*\r?\n(.*?)```", re.DOTALL)
+_OPENING = re.compile(r'\{\s*["}]|\[\s*(?:["\[\]{]|-?\d|(?:true|false|null|NaN|-?Infinity)\b)')
+"""Where a JSON object or array may begin. What prose has in brackets mostly does not match."""
+_STEP = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[][{}]', re.DOTALL)
+_MOST_VALUES, _MOST_BROKEN = 100, 1000
+"""Values that are tried, the last ones of the text, and broken ones after which nobody looks on: no answer has as many."""
 
 
-def _candidates(text: str) -> Iterable[str]:
-    """The whole text; when that is no JSON, what models wrap JSON in: a code fence, or prose around one value."""
-    yield text
+def _candidates(text: str) -> list[str]:
+    """The whole text; when that is no JSON, what stands in code fences and prose, the last first.
+
+    What is broken is given only when nothing else is there, for its problem to be told. What stands inside of it is a
+    part of an answer and must not be taken for one; nor must what stands before one that is never closed.
+    """
     try:
         json.loads(text)
     except (ValueError, RecursionError):
         pass
     else:
-        return
-    yield from _FENCE.findall(text)
-    for opening, closing in ("{}", "[]"):
-        start, end = text.find(opening), text.rfind(closing)
-        if 0 <= start < end:
-            yield text[start : end + 1]
+        return [text]
+    decode = json.JSONDecoder().raw_decode
+    found: deque[tuple[int, str]] = deque(maxlen=_MOST_VALUES)
+    broken: list[str] = []
+    position = 0
+    while len(broken) < _MOST_BROKEN and (opening := _OPENING.search(text, position)):
+        start = opening.start()
+        try:
+            position = decode(text, start)[1]
+        except (ValueError, RecursionError):
+            closed = _closing(text, start)
+            position = closed or len(text)
+            broken.append(text[start:position])
+            if closed is None:
+                found.clear()
+        else:
+            found.append((position, text[start:position]))
+    fences = [(match.end(), match[1]) for match in _FENCE.finditer(text) if _is_scalar(match[1])]
+    return [value for _, value in sorted([*found, *fences[-_MOST_VALUES:]], reverse=True)] or broken[-1:]
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where what a bracket opens has ended; None when it does not."""
+    depth = 0
+    for step in _STEP.finditer(text, start):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(step[0], 0)
+        if depth == 0:
+            return step.end()
+    return None
+
+
+def _is_scalar(text: str) -> bool:
+    """Whether a text is JSON, but no object or array."""
+    try:
+        return not isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 # ---- strict mode ----------------------------------------------------------------------------------------------------

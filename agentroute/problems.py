@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -159,12 +160,28 @@ def _in_words(error: Mapping[str, Any]) -> str:
     if kind in ("value_error", "assertion_error"):
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ") or "it is not allowed"
     if kind == "union_tag_invalid":
-        return f"expected one of {context['expected_tags']}"
+        return f"expected one of {_in_json(context['expected_tags'])}"
     if kind in _WORDS:
-        return _WORDS[kind].format_map(context)
+        return _WORDS[kind].format_map(context | {"expected": _in_json(str(context.get("expected", "")))})
     if found := _KIND.match(kind):
         return f"expected {_KINDS[found[1]]}"
     return re.sub(r"Input should be|Input is not", "expected", message)
+
+
+_PYTHON = re.compile(r"""b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*"|\b(?:None|True|False)\b""")
+
+
+def _in_json(values: str) -> str:
+    """A list of values as Python writes them (`'a', 1 or None`), as JSON does (`"a", 1 or null`)."""
+
+    def written(found: re.Match[str]) -> str:
+        try:
+            value = ast.literal_eval(found[0])
+        except (ValueError, SyntaxError):  # the words of somebody's own type
+            return found[0]
+        return json.dumps(value.decode("utf-8", "replace") if isinstance(value, bytes) else value, ensure_ascii=False)
+
+    return _PYTHON.sub(written, values)
 
 
 def _shown(error: Mapping[str, Any]) -> str:
@@ -172,7 +189,14 @@ def _shown(error: Mapping[str, Any]) -> str:
     if error["type"] == "union_tag_invalid":
         given = error["ctx"].get("tag", given)
     try:
-        text = json.dumps(given, ensure_ascii=False, default=lambda value: type(value).__name__)
+        text = json.dumps(given, ensure_ascii=False, default=_json_of)
     except (TypeError, ValueError, RecursionError):
         text = type(given).__name__
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _json_of(value: Any) -> Any:
+    """A value that was read before it was refused (a duration, a number) as JSON has it; else the name of its type."""
+    import pydantic_core
+
+    return pydantic_core.to_jsonable_python(value, fallback=lambda other: type(other).__name__)

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from .result import Result
+
 __all__ = ["MAX_RESULT", "result_text"]
 
 MAX_RESULT = 100_000
@@ -20,8 +22,9 @@ def result_text(value: Any, limit: int = MAX_RESULT) -> str:
     """What a model is told a tool returned: text as it is, everything else as JSON, never a Python repr.
 
     Models, dataclasses, dates, enums, sets and generators become the JSON pydantic makes of them; DataFrames a list of
-    rows; NaN and NaT null; bytes their text, or a note when they are none. Longer results are cut at `limit` characters,
-    with a note.
+    rows; NaN and NaT null; bytes their text, or a note when they are none. The Result of another agent is its output: the
+    rest is for people. Fields of dataclasses that begin with `_` are left out. Longer results are cut at `limit`
+    characters, with a note.
 
     Raises:
         TypeError: there is no JSON for the value; the message names the type. Whatever a generator raises.
@@ -39,11 +42,13 @@ class _Writer:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.dropped = False  # items that lie beyond the limit were not even read
-        self.whole = True  # models and dataclasses are left to pydantic; when it fails, they are taken apart
+        self.whole = True  # models are left to pydantic; when it fails, they are taken apart
         self.unknown = ""  # the type that has no JSON form
         self.above: list[int] = []
 
     def text(self, value: Any) -> str:
+        if isinstance(value, Result):
+            return self.text(value.output)
         if value is None:
             return ""
         if isinstance(value, str):
@@ -98,13 +103,17 @@ class _Writer:
             return None
         if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             return [self.plain(item) for item in self.first(value)]
-        if self.whole or isinstance(value, type):
+        if isinstance(value, type):
             return value
-        if callable(dump := getattr(value, "model_dump", None)):
+        if isinstance(value, Result):
+            return self.inside(value, lambda: self.plain(value.output))
+        if not self.whole and callable(dump := getattr(value, "model_dump", None)):
             return self.inside(value, lambda: self.plain(dump()))
         if dataclasses.is_dataclass(value):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            return self.inside(value, lambda: self.plain(fields))
+            fields = [field.name for field in dataclasses.fields(value)]
+            shown = {name: getattr(value, name) for name in fields if not name.startswith("_") and hasattr(value, name)}
+            if not self.whole or len(shown) < len(fields) or not hasattr(kind, "__pydantic_serializer__"):
+                return self.inside(value, lambda: self.plain(shown))
         return value
 
     def inside(self, value: Any, make: Any) -> Any:

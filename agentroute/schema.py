@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -200,24 +201,73 @@ def _docstring(function: Any) -> str | None:
     return inspect.getdoc(type(function).__call__) or inspect.getdoc(function)  # an object that can be called
 
 
+_TITLE = re.compile(
+    r"((?P<parameters>Args|Arguments|Parameters|Params|Attributes|(Keyword|Other) (Args|Arguments|Parameters))"
+    r"|Returns?|Yields?|Raises|Exceptions?|Except|Examples?):\s*$"
+)
+_FIELD = re.compile(r":(param|parameter|arg|argument|key|keyword|type|raises?|except|exception|returns?|rtype|yields?|attribute|var|meta)\b[^:]*:")
+
+
 def _read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """What the function does (short part, blank line, long part), and its parameters' descriptions."""
+    """What the function does, and its parameters' descriptions.
+
+    What it does is all of the text but for the sections of parameters, results, errors and examples.
+    """
     text = _docstring(function)
     if not text:
         return "", {}
     import docstring_parser
 
+    style = docstring_parser.DocstringStyle
     try:
         parsed = docstring_parser.parse(text)
+        if parsed.meta and parsed.style not in (style.GOOGLE, style.REST):
+            prose, params = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part), parsed.params
+        else:
+            prose, sections, fields = _sections(text)
+            params = docstring_parser.parse(sections, style.GOOGLE).params + docstring_parser.parse(fields, style.REST).params
     except Exception:  # a docstring in a style of its own is still a description
         return text, {}
-    parts = [part for part in (parsed.short_description, parsed.long_description) if part]
     docs: dict[str, str] = {}
-    for param in parsed.params:
+    for param in params:
         for name in param.arg_name.split(","):  # "a, b: Both." describes two
             if param.description and name.strip():
                 docs[name.split()[0].lstrip("*")] = " ".join(param.description.split())
-    return "\n\n".join(parts), docs
+    return prose, docs
+
+
+def _sections(text: str) -> tuple[str, str, str]:
+    """A docstring's prose, wherever it stands; its parameters in Google's style as one section; its fields in reST's style."""
+    lines = text.splitlines()
+    if _TITLE.match(lines[0]) and not _is_body(_next(lines, 0)):
+        lines[1:] = [f"    {line}" for line in lines[1:]]  # the only section: `getdoc` took its indent for that of the text
+    prose: list[str] = []
+    fields: list[str] = []
+    sections: list[list[str]] = []
+    here = prose
+    for number, line in enumerate(lines):
+        if _FIELD.match(line):
+            here = fields
+        elif (title := _TITLE.match(line)) and _is_body(_next(lines, number)):
+            here = []
+            sections += [here] if title["parameters"] else []
+            continue
+        elif line.strip() and not line[0].isspace() and not (here is fields and lines[number - 1].strip()):
+            here = prose
+        here.append(line)
+    even = [textwrap.indent(textwrap.dedent("\n".join(section)), "    ") for section in sections if any(map(str.strip, section))]
+    joined = "\n".join(["", "Args:", *even]) if even else ""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(prose)).strip(), joined, "\n".join(["", *fields])
+
+
+def _next(lines: list[str], number: int) -> str:
+    """The next line that is not empty."""
+    return next((line for line in lines[number + 1 :] if line.strip()), "")
+
+
+def _is_body(line: str) -> bool:
+    """Whether a title that this line follows is one; the section may be empty."""
+    return line[:1].isspace() or not line or _TITLE.match(line) is not None
 
 
 @cache

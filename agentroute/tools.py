@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial, update_wrapper
+from types import EllipsisType
 from typing import Any, overload
 
 from ._threads import run_in_thread
 from .annotations import namespace_of
 from .context import Context
+from .definitions import layers
 from .errors import ErrorConfig
 from .message import ToolCall
 from .result_text import MAX_RESULT, result_text
@@ -122,20 +124,48 @@ class Tool:
         *,
         name: str | None = None,
         description: str | None = None,
-        needs_approval: Approval = False,
-        timeout: float | None = None,
+        needs_approval: Approval | EllipsisType = ...,
+        timeout: float | EllipsisType | None = ...,
     ) -> Tool:
-        """A tool from a function; name and description default to its name and docstring."""
+        """A tool from a function; name and description default to its name and docstring.
+
+        A Tool is taken as it is. With options it is copied, and keeps its own where one is left out (`...`; for name and
+        description also None); so does what was made of a Tool by a decorator or `partial`.
+        """
         if not callable(fn) and not isinstance(fn, classmethod):
             option = fn if isinstance(fn, str) else "…"
             raise ErrorConfig(f"a tool is made from a function, got {fn!r:.80}; options go by name, such as tool(name={option!r})")
         if inspect.isfunction(fn) and fn.__module__ == __name__:
             raise ErrorConfig("tool(…) with options is a decorator and waits for its function; write tool(…)(function)")
+        texts = {"name": name, "description": description}
+        rules = {"needs_approval": needs_approval, "timeout": timeout}
+        given: dict[str, Any] = {option: text for option, text in texts.items() if text is not None}
+        given |= {option: rule for option, rule in rules.items() if rule is not ...}
+        inner = next((layer for layer in layers(fn) if isinstance(layer, Tool)), None)
+        if inner is not None and inner is fn:
+            return inner._changed(**given) if given else inner
+        if inner is not None:
+            return inner._changed(**{"fn": fn, "params_schema": None, "takes_context": False, **given})
         target = fn.func if isinstance(fn, partial) else fn
-        found = name if name is not None else getattr(target, "__name__", None) or type(target).__name__
-        made = cls(found, description if description is not None else "", None, fn, needs_approval=needs_approval, timeout=timeout)
+        given.setdefault("name", getattr(target, "__name__", None) or type(target).__name__)
+        made = cls(**{"params_schema": None, "fn": fn, "description": "", **given})
         if description is None:
             made.description = docstring_summary(fn)
+        return made
+
+    def _changed(self, **changes: Any) -> Tool:
+        """A copy with other constructor arguments."""
+        own: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "params_schema": self._given_schema,
+            "fn": self.fn,
+            "takes_context": self._takes_context,
+            "needs_approval": self.needs_approval,
+            "timeout": self.timeout,
+        }
+        made = Tool(**{**own, **changes})
+        made._names = self._names  # what its hints name may be local to a function that has returned
         return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -245,12 +275,7 @@ class Tool:
         method = owner is not None and inspect.isfunction(self.fn) and next(iter(inspect.signature(self.fn).parameters), "") == "self"
         if not method and not isinstance(self.fn, classmethod):
             return self
-        bound = Tool(
-            self.name, self.description, self._given_schema, self.fn.__get__(owner, kind), self._takes_context,
-            self.needs_approval, self.timeout,
-        )  # fmt: skip
-        bound._names = self._names  # what its hints name may be local to a function that has returned
-        return bound
+        return self._changed(fn=self.fn.__get__(owner, kind))
 
     def _bind(self, args: Any, ctx: Context) -> tuple[list[Any], dict[str, Any]]:
         if self._given_schema is not None:
@@ -288,8 +313,8 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    needs_approval: Approval = False,
-    timeout: float | None = None,
+    needs_approval: Approval | EllipsisType = ...,
+    timeout: float | EllipsisType | None = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     fn: Callable[..., Any] | None = None,
@@ -297,10 +322,10 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    needs_approval: Approval = False,
-    timeout: float | None = None,
+    needs_approval: Approval | EllipsisType = ...,
+    timeout: float | EllipsisType | None = ...,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Makes a function a Tool; used bare (`@tool`) or with options (`@tool(timeout=5)`)."""
+    """Makes a function a Tool; used bare (`@tool`) or with options (`@tool(timeout=5)`). What is one already, keeps its options."""
 
     def make(function: Callable[..., Any]) -> Tool:
         return Tool.from_function(

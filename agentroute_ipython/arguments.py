@@ -17,7 +17,7 @@ from agentroute.errors import ErrorConfig
 
 __all__ = ["OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse"]
 
-RESERVED = ("help", "list", "show")
+RESERVED = ("budget", "help", "list", "show")
 """Words of `%agent` itself; no agent can be called so."""
 
 _LOOKS_LIKE_OPTION = re.compile(r"-{1,2}[^\W\d]")

@@ -48,6 +48,7 @@ HELP = f"""Run an agent on the text of the cell.
     %agent NAME [options] PROMPT    a short prompt on one line
     %agent list                     the agents of this notebook
     %agent show NAME                the settings of one
+    %agent budget [USD | off]       what the runs of this kernel may spend together
 
 NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
 model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
@@ -173,6 +174,8 @@ class AgentMagics(Magics):
             return False
         if word == "show":
             self._show(name)
+        elif word == "budget":
+            print(_budget(name))
         elif name:
             raise ErrorConfig(f"%agent {word} takes nothing more, got {name[:40]!r}; no agent can be called {word}")
         elif word == "list":
@@ -283,6 +286,31 @@ def _result_plain(result: Result[Any], printer: Any, cycle: bool) -> None:
 
 _RESULT = {"text/html": _result_html, "text/plain": _result_plain}
 """How a Result is shown that is a cell's value: as its card."""
+
+
+def _budget(amount: str) -> str:
+    """Sets (`5.00`) or lifts (`off`) the budget of this kernel, or only says how it stands."""
+    from agentroute import set_budget
+    from agentroute.budgets import process_budget
+    from agentroute.figures import cost_text
+
+    amount = amount.strip().removeprefix("$")
+    if amount == "off":
+        set_budget(None)
+        return "no budget: runs of this notebook may spend what their own max_cost allows"
+    if amount:
+        try:
+            number = float(amount)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 10**9:
+            raise ErrorConfig(f"%agent budget needs an amount of USD, such as 5.00, or off; got {amount[:40]!r}")
+        set_budget(number)
+    budget = process_budget()
+    if budget is None:
+        return "no budget; %agent budget 5.00 lets the runs of this notebook spend $5 together"
+    uncertain = f", {cost_text(budget.uncertain)} uncertain" if budget.uncertain else ""
+    return f"{cost_text(budget.left)} left of {cost_text(budget.limit)} ({cost_text(budget.spent)} spent{uncertain})"
 
 
 def _show_error(

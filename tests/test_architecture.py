@@ -11,14 +11,14 @@ import agentroute
 
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
-    ["errors", "message", "content", "figures", "records", "events", "result"],
-    ["_sse", "_threads", "config", "context", "annotations", "problems", "schema", "result_text", "tools", "output", "calling", "prices", "history", "_sqlite",
-     "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.wire", "models.wire_errors"],
-    ["_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
-     "models.local", "models.retry", "models.routing", "models", "store"],
-    ["loop", "recorder"],
-    ["frames", "agent", "summarize", "testing",
-     "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli",
+    ["errors", "message", "content", "figures", "records", "result_text", "events", "result"],
+    ["_sse", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite",
+     "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
+    ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
+     "models.local", "models.openrouter", "models.retry", "models.routing", "models.fallback", "models", "store"],
+    ["metering", "run_spec", "tally", "transcript", "loop", "recorder"],
+    ["frames", "settings", "stream", "agent", "summarize", "testing",
+     "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli.commands", "cli",
      "__main__", "__init__"],
 ]  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -64,7 +64,7 @@ def test_a_module_imports_only_from_its_own_level_and_below(name):
 
 def test_only_one_file_speaks_http():
     speakers = [name for name, path in modules().items() if "import httpx" in path.read_text()]
-    assert speakers == ["_http"]
+    assert speakers == ["_connections"]
 
 
 HEAVY = ["pandas", "numpy", "IPython", "ipywidgets", "httpx", "httpx2", "xllamacpp", "pydantic", "docstring_parser", "click", "sqlite3"]

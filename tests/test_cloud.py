@@ -130,6 +130,31 @@ def test_the_timeout_bounds_one_request_in_all(stream):
     assert "timeout=0.4" in str(error)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), True, "5", None])
+@pytest.mark.parametrize("name", ["timeout", "idle_timeout"])
+def test_limits_are_seconds(name, seconds):
+    with pytest.raises(errors.ErrorConfig, match=f"^{name} must be a positive number of seconds"):
+        ModelCloud(model_id="m", base_url="http://127.0.0.1:1", **{name: seconds})
+
+
+@both
+def test_a_client_of_the_users_makes_the_requests_and_stays_open(stream):
+    import httpx
+
+    async def main(server: ModelServer) -> bool:
+        async with httpx.AsyncClient(headers={"x-team": "blue"}, trust_env=False) as client:
+            model = ModelCloud(model_id="m", base_url=server.base_url, http_client=client)
+            chunks = [chunk async for chunk in model.complete_stream(LLMRequest("m", [Message("user", "x")]))] if stream else []
+            response = chunks[-1].response if stream else await model.complete(LLMRequest("m", [Message("user", "x")]))
+            assert response.content == "hello"
+            await model.close()
+            return client.is_closed
+
+    with ModelServer(["hello"]) as server:
+        assert asyncio.run(main(server)) is False
+        assert server.headers[0]["x-team"] == "blue"
+
+
 def test_a_refused_connection_names_the_place():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -5,8 +5,9 @@ import traceback
 from pathlib import Path
 
 import pytest
+from pydantic import SecretBytes, SecretStr
 
-from agentroute import ErrorConfig, ModelCloud, resolve_model
+from agentroute import Agent, ErrorConfig, ModelCloud, resolve_model
 from agentroute.config import Config, Headers, Secret, checked_url, without_password
 
 KEY = "sk-secret-0123456789"
@@ -28,6 +29,20 @@ def test_a_secret_shows_itself_only_when_asked():
     assert KEY not in f"{secret} {secret!r} {secret:>40} {[secret]}"
     with pytest.raises(TypeError):
         pickle.dumps(secret)
+
+
+@pytest.mark.parametrize("make", [lambda key: Agent("a", model="claude-x", api_key=key)._resolve(), lambda key: resolve_model("claude-x", api_key=key),
+                                  lambda key: ModelCloud(model_id="m", base_url="http://h/v1", api_key=key)], ids=["Agent", "resolve_model", "ModelCloud"])  # fmt: skip
+def test_a_key_may_come_in_a_secret_of_pydantic(make):
+    model = make(SecretStr(f" {KEY}\n"))
+    assert getattr(model, "inner", model)._key.reveal() == KEY
+
+
+@pytest.mark.parametrize("value", [SecretStr(f"{KEY} x"), SecretBytes(KEY.encode()), SecretStr])
+def test_a_secret_of_pydantic_that_is_no_key_is_refused_unseen(value):
+    with pytest.raises(ErrorConfig, match="api_key") as caught:
+        Secret(value)
+    assert "sk-secret" not in traced(caught.value)
 
 
 @pytest.mark.parametrize("value", [f"{KEY} x", f"{KEY}\x00x", f"{KEY}é", KEY.encode(), [KEY]])
@@ -125,3 +140,24 @@ def test_a_written_key_is_read_again_and_seen_by_nobody_else(tmp_path: Path) -> 
 
 def test_a_query_of_a_url_is_never_shown() -> None:
     assert without_password("at https://host/v1/m?key=sk-1 and 'http://h/m#sk-2'") == "at https://host/v1/m?… and 'http://h/m?…'"
+
+
+def test_found_keys_are_places_in_the_order_of_use_and_never_keys(monkeypatch, tmp_path):
+    (tmp_path / "config").write_text("openai_api_key=sk-file\nopenrouter_api_key=sk with spaces\napi_key=sk-plain\n")
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-environment")
+    found = Config(tmp_path).found_keys()
+    assert [(key.kind, key.where.removeprefix(str(tmp_path)), key.usable) for key in found] == [
+        ("openrouter", "OPENROUTER_API_KEY", True),
+        ("openrouter", "/config (api_key)", True),
+        ("openrouter", "/config (openrouter_api_key)", False),
+        ("openai", "/config (openai_api_key)", True),
+    ]
+    assert "sk" not in repr(found).replace(str(tmp_path), "")
+
+
+def test_found_keys_of_a_file_nobody_can_read_are_those_of_the_environment(monkeypatch, tmp_path):
+    (tmp_path / "config").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-environment")
+    assert [key.where for key in Config(tmp_path).found_keys() if key.kind == "openrouter"] == ["OPENROUTER_API_KEY"]

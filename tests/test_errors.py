@@ -1,6 +1,7 @@
 """Errors and the text they show."""
 
 import pickle
+import re
 
 import pytest
 
@@ -29,3 +30,19 @@ def test_a_model_error_says_what_it_may_have_cost():
     assert (errors.ErrorModel("m").sent, errors.ErrorModel("m").usage) == (False, {})
     again = pickle.loads(pickle.dumps(error))
     assert (again.sent, again.usage) == (True, {"cost": 1})
+
+
+OTHERWISE_MADE = {
+    "ErrorMaxTurns": lambda: errors.ErrorMaxTurns(turn=3, limit=2),
+    "ErrorBudget": lambda: errors.ErrorBudget(spent=0.5, limit=0.4),
+    "ErrorMissingPackage": lambda: errors.ErrorMissingPackage("pandas", "notebook", "a DataFrame"),
+}
+
+
+@pytest.mark.parametrize("kind", [name for name in errors.__all__ if name.startswith("Error")])
+def test_every_error_pickles_and_is_short_and_clean(kind):
+    error = OTHERWISE_MADE.get(kind, lambda: getattr(errors, kind)("\x1b[31mbad\u202e\x00 " + "x" * 50_000))()
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
+    assert len(str(error)) < 20_000
+    assert not re.search("[\x00-\x08\x1b\u202a-\u202e]", str(error))

@@ -3,17 +3,30 @@
 import asyncio
 import gc
 import os
+import resource
+import signal
+import subprocess
 import sys
+import threading
 import warnings
 import weakref
 
 import pytest
 
-from agentroute import Agent, ErrorConfig, LLMRequest, Message, ModelCloud, _http
+from agentroute import Agent, LLMRequest, Message, ModelCloud, _connections
+from agentroute.errors import ErrorConfig, ErrorModelConnection, ErrorModelTimeout
 from tests.benchmarks.endpoint import endpoint
-from tests.server import ModelServer
+from tests.http_library import LIBRARIES, with_library
+from tests.raw_server import RawServer, Talk, answering
+from tests.server import ModelServer, Raw
 
 PROXIES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+
+
+@pytest.fixture(autouse=True, params=LIBRARIES)
+def http_library(request, monkeypatch):
+    """Each test with either library."""
+    yield from with_library(request.param, monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -74,23 +87,230 @@ def test_a_loop_goes_on_after_its_generators_were_shut_down():
         loop.run_until_complete(ask(server.base_url))
         loop.run_until_complete(loop.shutdown_asyncgens())
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "asynchronous generator", ResourceWarning)  # of asyncio, for any generator from here on
+            warnings.filterwarnings(
+                "ignore", "asynchronous generator", ResourceWarning
+            )  # of asyncio, for any generator from here on
             assert loop.run_until_complete(ask(server.base_url)) == "hello"
             loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-def test_first_requests_made_together_share_their_connections(monkeypatch):
-    made = []
-    direct = _http._direct
-    monkeypatch.setattr(_http, "_direct", lambda: made.append(1) or direct())
+def test_threads_with_loops_of_their_own_do_not_meet():
+    answers = []
+    with ModelServer(["hello"], repeat=True) as server:
+        threads = [threading.Thread(target=lambda: answers.append(asyncio.run(ask(server.base_url)))) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == ["hello"] * 20
 
-    async def together(base_url: str) -> None:
-        await asyncio.gather(*(ask(base_url) for _ in range(5)))
+
+# ---- which connection a request gets
+
+
+async def together(base_url: str, count: int) -> None:
+    assert await asyncio.gather(*(ask(base_url) for _ in range(count))) == ["hello"] * count
+
+
+def test_one_after_another_share_a_connection_also_after_many_at_once():
+    async def run(server: ModelServer) -> int:
+        await together(server.base_url, 50)
+        opened = server.connections
+        server.connections = 0
+        used = {connection.idle_since for connection in (await _connections.connections_here())._all_idle()}
+        for _ in range(20):
+            await ask(server.base_url)
+        left = {connection.idle_since for connection in (await _connections.connections_here())._all_idle()}
+        assert len(used - left) == 1  # the same one all the time; the others were not touched
+        await together(server.base_url, opened)
+        return server.connections
 
     with ModelServer(["hello"], repeat=True) as server:
-        asyncio.run(together(server.base_url))
-    assert made == [1]
+        assert asyncio.run(run(server)) == 0
+
+
+def test_a_stream_left_early_leaves_the_other_connections_warm():
+    half = Raw.sse({"choices": [{"delta": {"content": "half"}}]}, done=False)
+    half.hold_s = 10
+
+    async def run() -> None:
+        await together(server.base_url, 2)
+        stream = ModelCloud(model_id="m", base_url=server.base_url).complete_stream(LLMRequest("m", [Message("user", "hi")]))
+        await anext(stream)
+        await stream.aclose()
+        await ask(server.base_url)
+
+    with ModelServer(["hello", "hello", half, "hello"]) as server:
+        asyncio.run(run())
+        assert server.connections == 2
+
+
+def test_no_more_connections_than_the_process_may_open(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 3)
+    with ModelServer(["hello"], repeat=True) as server:
+        asyncio.run(together(server.base_url, 30))
+        assert server.connections <= 3
+
+
+@pytest.mark.parametrize(("files", "most"), [(256, 128), (20_000, 1000), (-1, 1000), (8, 16)])
+def test_half_of_the_files_a_process_may_open_are_for_others(monkeypatch, files, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, files))
+    assert _connections._most_connections() == most
+
+
+def test_idle_connections_make_room_for_other_places(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 3)
+
+    async def run() -> int:
+        for server in servers:
+            await ask(server.base_url)
+        return len((await _connections.connections_here())._all)
+
+    servers = [ModelServer(["hello"]) for _ in range(5)]
+    for server in servers:
+        server.__enter__()
+    assert asyncio.run(run()) == 3
+    for server in servers:
+        server.__exit__()
+
+
+def test_who_is_cancelled_while_waiting_takes_no_room(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 1)
+
+    async def run(held: str, free: str) -> str | None:
+        first = asyncio.create_task(ask(held))
+        waiting = [asyncio.create_task(ask(free)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        for task in [*waiting, first]:
+            task.cancel()
+        await asyncio.gather(first, *waiting, return_exceptions=True)
+        return await ask(free)
+
+    with RawServer(answering(hold=True)) as held, ModelServer(["hello"], repeat=True) as free:
+        assert asyncio.run(run(held.base_url, free.base_url)) == "hello"
+
+
+def test_waiting_for_room_is_within_the_timeout(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 1)
+
+    async def run(base_url: str) -> None:
+        first = asyncio.create_task(ask(base_url))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ErrorModelTimeout) as caught:
+            await ModelCloud(model_id="m", base_url=base_url, timeout=0.1).complete(LLMRequest("m", [Message("user", "hi")]))
+        assert caught.value.sent is False
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    with RawServer(answering(hold=True)) as server:
+        asyncio.run(run(server.base_url))
+
+
+def test_connections_nobody_uses_are_closed_without_another_request(monkeypatch):
+    monkeypatch.setattr(_connections, "KEEP_S", 0.1)
+    body = b'{"choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            talk.send(reply)
+
+    async def run() -> None:
+        await together(server.base_url, 5)
+        assert server.open == 5
+        async with asyncio.timeout(5):
+            while server.open:
+                await asyncio.sleep(0.01)
+        here = await _connections.connections_here()
+        assert (here._all, here._idle) == (set(), {})
+
+    with RawServer(script) as server:
+        asyncio.run(run())
+
+
+def test_there_is_one_tls_context():
+    ways = [_connections.way(f"https://{host}.example/v1") for host in ("a", "b", "c")]
+    assert len({id(way.tls) for way in ways}) == 1
+
+
+# ---- the end of a process, and its children
+
+PROGRAM = """
+import asyncio, sys
+from agentroute import Agent
+agent = Agent("a", model=sys.argv[1])
+agent.run("hi")                     # a connection stays open on the background loop
+stream = iter(agent.stream("hi"))
+next(stream)                        # and a run that nobody reads on
+asyncio.run(agent.arun("hi"))
+loop = asyncio.new_event_loop()     # a loop that nobody ends, as a kernel's
+print(loop.run_until_complete(agent.arun("hi")).output, flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 15)"])
+def test_a_process_ends_without_a_word_and_leaves_nothing(ending, http_library):
+    with ModelServer(["hello"], repeat=True) as server:
+        program = f"import os, sys; sys.modules.update({LIBRARIES[http_library]}){PROGRAM}{ending}"
+        done = subprocess.run([sys.executable, "-c", program, server.model], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "hello\n"
+    assert done.stderr == ""
+    assert done.returncode in (0, -signal.SIGTERM)
+
+
+def test_a_forked_child_lets_go_of_its_parents_connections():
+    """While the child held them too, the server would not notice that the parent closes one to stop an answer."""
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+        )
+        talk.hold()
+
+    async def run() -> None:
+        stream = ModelCloud(model_id="m", base_url=server.base_url).complete_stream(LLMRequest("m", [Message("user", "hi")]))
+        await anext(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of forks beside threads
+            child = os.fork()
+        while not child:  # the child does nothing but live
+            signal.pause()
+        await stream.aclose()
+        try:
+            assert server.all_closed()
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # noqa: ASYNC222 it has ended
+
+    with RawServer(script) as server:
+        asyncio.run(run())
+
+
+FORKED = """
+import asyncio, os, sys
+from agentroute import Agent
+agent = Agent("a", model=sys.argv[1])
+async def main():
+    await agent.arun("hi")
+    agent_pid = os.fork()
+    if agent_pid == 0:
+        print("child", agent.run("hi").output, flush=True)
+        os._exit(0)
+    os.waitpid(agent_pid, 0)
+    print("parent", (await agent.arun("hi")).output, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_parent_and_child_both_go_on_after_a_fork(http_library):
+    with ModelServer(["hello"], repeat=True) as server:
+        program = f"import sys; sys.modules.update({LIBRARIES[http_library]}){FORKED}"
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, server.model]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert (done.stdout, done.stderr) == ("child hello\nparent hello\n", "")
+        assert server.connections == 2  # the parent's is still its own
 
 
 # ---- proxies
@@ -119,7 +339,7 @@ def test_loopback_uses_no_proxy(monkeypatch, host):
     ],
 )
 def test_what_loopback_is(url, loopback):
-    assert _http._target(url).loopback is loopback
+    assert _connections._is_loopback(_connections.way(url).host) is loopback
 
 
 def test_other_hosts_use_the_proxy_of_the_environment(monkeypatch):
@@ -130,15 +350,18 @@ def test_other_hosts_use_the_proxy_of_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("no_proxy", "proxy"), [("", "http://p:1"), ("other.example", "http://p:1"), ("model.example", None), (".example", None), ("*", None)]
+    ("no_proxy", "proxy"),
+    [("", "http://p:1"), ("other.example", "http://p:1"), ("model.example", None), (".example", None), ("*", None)],
 )
 def test_no_proxy_is_kept(monkeypatch, no_proxy, proxy):
     monkeypatch.setenv("https_proxy", "p:1")
     monkeypatch.setenv("no_proxy", no_proxy)
-    assert _http._proxy_for(_http._target("https://model.example/v1")) == proxy
+    assert _connections.way("https://model.example/v1").proxy == proxy
 
 
-@pytest.mark.parametrize("value", ["http://", "http://u:sk-1@host:port", "foo://sk-1@host:1", "socks5://sk-1@host:1", "http://[sk-1"])
+@pytest.mark.parametrize(
+    "value", ["http://", "http://u:sk-1@host:port", "foo://sk-1@host:1", "socks5://sk-1@host:1", "http://[sk-1"]
+)
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "all_proxy"])
 def test_a_malformed_proxy_names_its_variable(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
@@ -146,3 +369,51 @@ def test_a_malformed_proxy_names_its_variable(monkeypatch, variable, value):
     with pytest.raises(ErrorConfig, match=f"^{variable} ") as caught:
         asyncio.run(ask("http://model.example/v1"))
     assert "sk-1" not in str(caught.value)
+
+
+def test_settings_that_change_count_from_the_next_request_on(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 1)  # a request that fails must not keep its place
+
+    async def run() -> list[str | None]:
+        monkeypatch.setenv("HTTP_PROXY", "http://")
+        with pytest.raises(ErrorConfig, match="HTTP_PROXY"):
+            await ask("http://model.example/v1")
+        answers = []
+        for server in (first, second):
+            monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
+            answers.append(await ask("http://model.example/v1"))
+        return answers
+
+    with ModelServer(["first"]) as first, ModelServer(["second"]) as second:
+        assert asyncio.run(run()) == ["first", "second"]
+
+
+def test_a_proxy_that_is_not_there_is_a_connection_error(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with pytest.raises(ErrorModelConnection, match="proxy settings"):
+        asyncio.run(ask("http://model.example/v1"))
+
+
+def test_a_proxy_that_refuses_a_tunnel_is_told(monkeypatch):
+    with RawServer(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.removesuffix("/v1"))
+        with pytest.raises(ErrorModelConnection, match=r"the proxy for model\.example:443 failed \(407"):
+            asyncio.run(ask("https://model.example/v1"))
+        assert proxy.requests[0].startswith(b"CONNECT model.example:443")
+
+
+def test_a_tunnel_that_never_stands_is_given_up_early(monkeypatch):
+    monkeypatch.setattr("agentroute._http.CONNECT_S", 0.3)
+    with RawServer(answering(hold=True)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.removesuffix("/v1"))
+        with pytest.raises(ErrorModelTimeout, match=r"could not be connected to within 0\.3 s"):
+            asyncio.run(ask("https://model.example/v1"))
+        assert proxy.all_closed()
+
+
+@pytest.mark.parametrize("junk", ["[", "::", ",,,", "http://[::1", "\x7f", "*.*", "a b"])
+def test_junk_in_no_proxy_harms_nothing(monkeypatch, junk):
+    monkeypatch.setenv("NO_PROXY", junk)
+    with ModelServer(["hello"]) as server:
+        assert asyncio.run(ask(server.base_url)) == "hello"
+        assert _connections.way("http://model.example/v1").proxy is None

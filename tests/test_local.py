@@ -19,7 +19,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentroute import Agent, ErrorConfig, ErrorMissingPackage, LLMRequest, Message, resolve_model
-from agentroute.errors import ErrorModelConnection, ErrorModelServer
+from agentroute.errors import ErrorModelConnection, ErrorModelRequest, ErrorModelServer
 from agentroute.models import _local_server, local
 from agentroute.models.local import ModelLocal, stop_servers
 from agentroute.models.prompted_tools import ModelPromptedTools
@@ -469,6 +469,26 @@ def test_runs_at_once_and_after_a_restart_call_the_same_tools(smollm2):
 
     stop_servers()
     assert asyncio.run(at_once()) == [REFUND[1], STATUS[1], REFUND[1]]
+
+
+@pytest.mark.slow
+def test_requests_at_once_have_the_whole_context_each(smollm2):
+    model = ModelLocal(smollm2, n_ctx=512)
+    question = LLMRequest("m", [Message("user", "word " * 400)], max_tokens=4)
+
+    async def at_once():
+        return [response.usage["prompt_tokens"] for response in await asyncio.gather(*(model.complete(question) for _ in range(3)))]
+
+    counts = asyncio.run(at_once())
+    assert all(400 < count < 512 for count in counts)
+    assert model.context_tokens == 512
+
+
+@pytest.mark.slow
+def test_a_long_prompt_does_not_fit_into_another_requests_context(smollm2):
+    with pytest.raises(ErrorModelRequest) as caught:
+        ask(ModelLocal(smollm2, n_ctx=512), LLMRequest("m", [Message("user", "word " * 600)], max_tokens=4))
+    assert caught.value.too_long
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_it_keeps_the_protocol(memory):
 )
 def test_messages_come_back_as_they_were(memory, message):
     go(memory.add_messages([Message("user", "go"), Message("assistant", "wait"), message]))
-    assert go(memory.get_messages())[2:] == [message]
+    assert go(memory.get_messages())[2:3] == [message]
 
 
 def test_messages_are_copies(memory):
@@ -132,6 +132,37 @@ def test_leading_system_messages_are_given_too(memory):
     head = [Message("system", "Be brief."), Message("system", "Be kind.")]
     go(memory.add_messages([*head, Message("assistant", "Hello!"), QUESTION]))
     assert go(memory.get_messages()) == go(memory.get_messages(4)) == [*head, QUESTION]
+
+
+NOT_RUN, NO_ANSWER = Message("tool", "(not run)", tool_call_id="1", name="work"), Message("assistant", "(no answer)")
+
+
+@pytest.mark.parametrize(
+    ("messages", "given"),
+    [
+        ([QUESTION, CALL], [QUESTION, CALL, NOT_RUN, NO_ANSWER]),
+        ([QUESTION, CALL, QUESTION], [QUESTION, CALL, NOT_RUN, NO_ANSWER, QUESTION]),
+        ([QUESTION, CALL, Message("assistant", "done")], [QUESTION, CALL, NOT_RUN, Message("assistant", "done")]),
+        ([QUESTION, CALL, *exchange("2")], [QUESTION, CALL, NOT_RUN, *exchange("2")]),
+        ([QUESTION, CALL, CALL, RESULT], [QUESTION, CALL, NOT_RUN, CALL, RESULT]),
+        ([QUESTION, *exchange("2", "1")[:2], QUESTION], [QUESTION, *exchange("2", "1")[:2], NOT_RUN, NO_ANSWER, QUESTION]),
+        ([QUESTION, CALL, RESULT, QUESTION], [QUESTION, CALL, RESULT, QUESTION]),
+        ([QUESTION, Message("assistant", "wait"), CALL, QUESTION, RESULT], [QUESTION, Message("assistant", "wait"), CALL, QUESTION, RESULT]),
+    ],
+    ids=["at the end", "before a question", "before an answer", "before a call", "an id used again", "one of two", "answered", "answered late"],
+)
+def test_a_call_without_a_result_is_given_as_not_run(memory, messages, given):
+    go(memory.add_messages([*plain(2), *messages]))
+    assert go(memory.get_messages()) == [*plain(2), *given]
+    go(memory.add_messages([QUESTION]))
+    assert sum(message == NOT_RUN for message in go(memory.get_messages())) == given.count(NOT_RUN)
+
+
+def test_what_was_not_run_may_still_get_its_result(memory):
+    go(memory.add_messages([QUESTION, CALL]))
+    go(memory.get_messages())
+    go(memory.add_messages([RESULT]))
+    assert go(memory.get_messages()) == [QUESTION, CALL, RESULT]
 
 
 def test_clearing_forgets_the_conversation_and_keeps_the_facts(memory):
@@ -190,6 +221,13 @@ def test_a_session_of_a_session_is_a_session_of_the_memory(memory):
 def test_an_empty_session_id_is_a_mistake(memory, wrong):
     with pytest.raises(ErrorConfig, match="session_id must be a str"):
         memory.session(wrong)
+
+
+def test_half_a_character_is_no_session_id(memory):
+    with pytest.raises(ErrorConfig, match="session_id with half a character"):
+        memory.session("\ud800")
+    with pytest.raises(ErrorConfig, match="session_id with half a character"):
+        Agent("a", model=ModelScripted(["ok"]), memory=memory).run("go", session_id="\ud800")
 
 
 def test_an_agent_continues_the_conversation_of_the_session(memory):
@@ -253,6 +291,33 @@ def test_the_best_fact_comes_first(facts, query, key):
 
 
 @pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        ("What colours do I like?", "favourite_colour: teal"), ("what is my favorite color?", "favourite_colour: teal"),
+        ("favourite colour", "my favorite color is teal"), ("color", "likes many colours"), ("COLORS", "The colour is teal"),
+        ("dogs", "The dog is called Rex."), ("who is called Rex", "Call Rex often"), ("hobbies", "a hobby: chess"), ("hobby", "Hobbies: chess"),
+        ("addresses", "Her address is secret"), ("neighbor", "the neighbours are loud"), ("Hunde", "der Hund"),
+    ],
+)  # fmt: skip
+def test_other_forms_and_spellings_of_a_word_are_found(memory, query, value):
+    remember(memory, other="Nothing at all", it=value, more="Something else")
+    assert go(memory.recall(query)) == [value]
+
+
+@pytest.mark.parametrize(
+    ("query", "value"), [("they", "the end"), ("four", "for ever"), ("for", "four"), ("your", "yor"), ("2024", "202"), ("thesis", "the sis")]
+)
+def test_words_that_only_begin_alike_are_not_found(memory, query, value):
+    remember(memory, it=value)
+    assert go(memory.recall(query)) == []
+
+
+def test_the_word_itself_comes_before_its_other_forms(memory):
+    remember(memory, a="a dog", b="two dogs")
+    assert go(memory.recall("dogs")) == ["two dogs", "a dog"]
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "nothing like it at", "zzz", "_", "%%", "*", "'; DROP TABLE facts; --", '"', '""', "'", "NEAR(", "key:zzz", "zzz*", "^zzz", "-zzz",
@@ -300,14 +365,15 @@ def test_facts_are_texts(memory, key, value):
 
 
 def test_half_a_character_is_refused(memory):
-    with pytest.raises(ErrorConfig, match="half a character"):
-        go(memory.remember("a", "\ud83d"))
+    for wrong in (memory.remember("a", "\ud83d"), memory.remember("\ud83d", "a"), memory.forget("\ud83d")):
+        with pytest.raises(ErrorConfig, match="half a character"):
+            go(wrong)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    facts=st.dictionaries(st.text("abc .é日本語", max_size=5), st.text("abc .é日本語", max_size=12), max_size=6),
-    query=st.text('abc .é日本語%"*', max_size=8),
+    facts=st.dictionaries(st.text("abc .é日本語", max_size=5), st.text("acyours .é日本語", max_size=12), max_size=6),
+    query=st.text('acyours .é日本語%"*', max_size=12),
 )
 def test_every_memory_recalls_the_same(facts, query):
     ram, file = Memory(), MemorySQLite(":memory:")
@@ -510,6 +576,16 @@ def make_old(path, extra=()):
         for statement in extra:
             old.execute(statement)
         old.commit()
+
+
+def test_a_call_that_the_first_version_left_unanswered_is_sent_as_not_run(saved, path):
+    make_old(path, ["DELETE FROM messages WHERE id > 2"])
+    model = ModelScripted(["ok"])
+    Agent("a", model=model, memory=saved).run("again")
+    sent = [(message.role, message.content, message.tool_call_id) for message in model.requests[0].messages]
+    assert sent == [
+        ("user", "hi", None), ("assistant", None, None), ("tool", "(not run)", "1"), ("assistant", "(no answer)", None), ("user", "again", None),
+    ]  # fmt: skip
 
 
 def test_a_file_of_the_first_version_is_converted(saved, path):

@@ -1,6 +1,7 @@
 """Facts offered to the model: Agent(memory_tools=True)."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -72,3 +73,39 @@ def test_a_tool_of_the_same_name_is_refused():
 def test_they_need_a_memory():
     with pytest.raises(ErrorConfig, match="memory_tools=True needs a memory"):
         Agent("a", memory_tools=True)
+
+
+@pytest.mark.parametrize("kind", ["ram", "file"])
+@pytest.mark.parametrize(
+    ("arguments", "count", "note"),
+    [
+        ({"query": ""}, 10, ["(only the first 10; there are more: ask with other words, or with a larger limit)"]),
+        ({"query": "fact", "limit": 14}, 14, ["(only the first 14; there are more: ask with other words, or with a larger limit)"]),
+        ({"query": "", "limit": 15}, 15, []),
+        ({"query": "", "limit": 10**20}, 15, []),
+        ({"query": "", "limit": 0}, 1, ["(only the first 1; there are more: ask with other words, or with a larger limit)"]),
+    ],
+)
+def test_the_model_is_told_when_there_are_more_facts_than_it_was_given(tmp_path, kind, arguments, count, note):
+    memory = memories(tmp_path)[kind]
+    for number in range(15):
+        asyncio.run(memory.remember(f"k{number}", f"fact {number}"))
+    model = ModelScripted([ToolCall("1", "recall", arguments), "ok"])
+    result = Agent("a", model=model, memory=memory, memory_tools=True).run("What do you know?")
+    assert json.loads(result.messages[-2]["content"]) == [*(f"fact {number}" for number in range(count)), *note]
+
+
+def test_they_need_a_memory_that_keeps_facts():
+    class Messages:
+        async def get_messages(self, limit=None):
+            return []
+
+        async def add_messages(self, messages):
+            return None
+
+        async def remember(self, key, value):
+            return None
+
+    with pytest.raises(ErrorConfig, match="memory_tools=True needs a memory with the methods remember, recall, forget; Messages lacks recall, forget"):
+        Agent("a", memory=Messages(), memory_tools=True)
+    assert Agent("a", memory=Messages()).tools == []

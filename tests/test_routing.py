@@ -1,5 +1,7 @@
 """Which model string goes where, and which key goes with it."""
 
+import traceback
+
 import pytest
 
 from agentroute import ErrorConfig, resolve_model
@@ -54,13 +56,57 @@ def test_an_id_with_slashes_goes_with_base_url():
 
 @pytest.mark.parametrize(
     ("host", "base_url"),
-    [(None, "http://localhost:11434/v1"), ("0.0.0.0", "http://localhost:11434/v1"), ("gpu:9", "http://gpu:9/v1"), ("https://o.example", "https://o.example:11434/v1")],
+    [
+        (None, "http://localhost:11434/v1"),
+        ("0.0.0.0", "http://localhost:11434/v1"),
+        ("gpu", "http://gpu:11434/v1"),
+        ("gpu:9", "http://gpu:9/v1"),
+        (":9", "http://localhost:9/v1"),
+        ("http://box", "http://box/v1"),
+        ("https://o.example", "https://o.example/v1"),
+        ("HTTPS://o.example/", "https://o.example/v1"),
+        ("https://o.example:8443", "https://o.example:8443/v1"),
+        ("https://box/ollama", "https://box/ollama/v1"),
+        ("box/ollama/", "http://box:11434/ollama/v1"),
+        ("http://box:11434/v1", "http://box:11434/v1"),
+        ("::1", "http://[::1]:11434/v1"),
+        ("[::1]", "http://[::1]:11434/v1"),
+        ("[::1]:9", "http://[::1]:9/v1"),
+        ("https://::1", "https://[::1]/v1"),
+        ("::", "http://localhost:11434/v1"),
+        (' "gpu:9" ', "http://gpu:9/v1"),
+    ],
 )
 def test_ollama_needs_no_key(monkeypatch, host, base_url):
     if host:
         monkeypatch.setenv("OLLAMA_HOST", host)
     model = resolve_model("ollama/llama3.1:8b")
     assert (model.base_url, model.model_id, key_of(model), model.free) == (base_url, "llama3.1:8b", "ollama", True)
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url"), [("https://u:p%40w@box/ollama", "https://box/ollama/v1"), ("u:p%40w@box", "http://box:11434/v1"), ("u:p@w@::1", "http://[::1]:11434/v1")]
+)
+def test_a_login_at_ollama_is_sent_instead_of_a_key(monkeypatch, host, base_url):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    model = resolve_model("ollama/m")
+    assert (model.base_url, key_of(model), model.headers) == (base_url, None, {"authorization": "Basic dTpwQHc="})
+    assert key_of(resolve_model("ollama/m", api_key="sk-1")) == "sk-1"
+
+
+@pytest.mark.parametrize("host", ["tcp://box", "box:port", "box:99999", "u:hush@box:port", "[::1", "a box", "box/?token=hush"])
+def test_an_ollama_host_that_is_no_address_is_named_and_not_shown(monkeypatch, host):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    with pytest.raises(ErrorConfig, match="OLLAMA_HOST in the environment is no address") as caught:
+        resolve_model("ollama/m")
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()).partition("resolve_model(")[2]
+    assert "hush" not in shown.partition("routing.py")[2]
+
+
+def test_base_url_replaces_the_endpoint_of_a_url_and_its_id_stays():
+    model = resolve_model("https://h/v1/org/m", base_url="http://x/v1")
+    assert (model.base_url, model.model_id) == ("http://x/v1", "m")
+    assert "all of it" not in resolve_model.__doc__
 
 
 def test_the_key_is_looked_up_in_order(home, monkeypatch):

@@ -5,79 +5,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C).
 
 from __future__ import annotations
 
-import errno
-import importlib
 import sys
-from typing import Any
-
-import click
-
-from .. import __version__
-from ..errors import ErrorAgent
-from .terminal import INTERRUPTED
+from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_COMMANDS = {
-    "run": "run:run",
-    "list": "listing:list_agents",
-    "logs": "logs:logs",
-    "login": "login:login",
-    "doctor": "doctor:doctor",
-    "local": "local:local",
-    "deploy": "deploy:deploy",
-    "completion": "completion:completion",
-}
-"""Where each command lives, in the order of the help."""
 
+def main(args: Sequence[str] | None = None, prog_name: str | None = None) -> None:
+    """Runs one command line (left out, the program's own) and ends the program with its exit code."""
+    try:
+        from .commands import commands
 
-class _Commands(click.Group):
-    """Loads a command when it is asked for, and turns every failure into one line and an exit code."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(f".{module}", __name__), name)
-        return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            _write_what_can_be_written(stream)
-        try:
-            return super().invoke(ctx)
-        except ErrorAgent as error:
-            message = " ".join(str(error).split())
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("\nInterrupted." if sys.stderr.isatty() else "Interrupted.", err=True)
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has left, as `head` does: click ends quietly
-                raise
-            message = f"{error.filename or 'the output'} cannot be used: {error.strerror or type(error).__name__}"
-        raise click.ClickException(message)
-
-
-def _write_what_can_be_written(stream: Any) -> None:
-    """In a locale that is not UTF-8, a character it lacks is shown as its number and does not end the program."""
-    if hasattr(stream, "reconfigure") and not (stream.encoding or "").lower().startswith("utf"):
-        stream.reconfigure(errors="backslashreplace")
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="agentroute")
-def main() -> None:
-    """Run LLM agents, and know what they cost.
-
-    \b
-    Examples:
-      agentroute login
-      agentroute run anthropic/claude-sonnet-4 "Name three uses of a brick"
-      agentroute run local/smollm2 "What is the capital of France?"
-      agentroute logs -n 5
-
-    `agentroute COMMAND --help` shows what a command takes.
-    """
+        commands(args, prog_name=prog_name)
+    except KeyboardInterrupt:  # before there is anything to stop: a tenth of a second goes by until then
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None

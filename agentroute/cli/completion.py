@@ -24,11 +24,11 @@ def completion(shell: str | None) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from . import main
+    from .commands import commands
 
     name = shell or os.path.basename(os.environ.get("SHELL", ""))
     if name not in SHELLS:
         raise click.UsageError(f"which shell? Write agentroute completion {'|'.join(SHELLS)}")
     maker = get_completion_class(name)
     assert maker is not None
-    click.echo(maker(main, {}, "agentroute", "_AGENTROUTE_COMPLETE").source())
+    click.echo(maker(commands, {}, "agentroute", "_AGENTROUTE_COMPLETE").source())

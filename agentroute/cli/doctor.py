@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..config import _ENVIRONMENT, Config, Secret
+from ..config import Config, Secret
 from ..errors import ErrorAgent, ErrorConfig
 from ..figures import cost_text, plural
 from .endpoints import Answer, ask_ollama, ask_openrouter
@@ -126,9 +126,8 @@ def _packages() -> list[Package]:
 def _look_at_keys(report: Report) -> None:
     config = Config()
     report.config_file = str(config.config_file)
-    settings: dict[str, str] = {}
     try:
-        settings = config._settings()
+        config.base_url()  # reads the file
         mode = stat.S_IMODE(config.config_file.stat().st_mode)
         if mode & 0o077 and os.name != "nt":
             report.config_problem = (
@@ -138,22 +137,10 @@ def _look_at_keys(report: Report) -> None:
         pass
     except ErrorConfig as error:
         report.config_problem = str(error)
-    for provider, variables in _ENVIRONMENT.items():
-        names = ("api_key", f"{provider}_api_key") if provider == "openrouter" else (f"{provider}_api_key",)
-        places = [(variable, os.environ.get(variable, "").strip()) for variable in variables]
-        places += [(f"{config.config_file} ({name})", settings.get(name, "")) for name in names]
-        for where, value in places:
-            if value:
-                used = provider == "openrouter" and not any(key.used for key in report.keys)
-                report.keys.append(Key(provider, where, used, _problem_of(value)))
-
-
-def _problem_of(value: str) -> str:
-    try:
-        Secret(value)
-    except ErrorConfig:
-        return "holds spaces, control or non-ASCII characters; copy it again"
-    return ""
+    for key in config.found_keys():
+        used = key.kind == "openrouter" and not any(known.used for known in report.keys)
+        problem = "" if key.usable else "holds spaces, control or non-ASCII characters; copy it again"
+        report.keys.append(Key(key.kind, key.where, used, problem))
 
 
 def _look_at_local(report: Report) -> None:

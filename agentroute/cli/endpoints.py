@@ -84,10 +84,11 @@ async def ask_ollama(*, timeout: float = TIMEOUT_S) -> Answer:
     from .. import _http
     from ..models.routing import resolve_model
 
-    base = resolve_model("ollama/any").base_url  # type: ignore[attr-defined]
+    model: Any = resolve_model("ollama/any")
+    base = model.base_url
     answer = Answer(_http.where(base), reachable=False)
     try:
-        reply = await _http.get(f"{base}/models", key=None, timeout=timeout)
+        reply = await _http.get(f"{base}/models", key=None, timeout=timeout, headers=model.headers)
     except ErrorConfig:
         raise
     except ErrorAgent as error:

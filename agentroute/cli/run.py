@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -25,6 +26,14 @@ AGENT_NAME = "cli"
 """What the run history calls the agent of these runs."""
 
 
+class _Number(click.FloatRange):
+    """A number that is one: `nan` and `inf` are out of every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is not a finite number.", param, ctx)
+
+
 def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from ..models.weights import CATALOGUE
 
@@ -43,11 +52,11 @@ def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str)
     multiple=True,
     help="A picture to send along: PNG, JPEG, GIF or WebP. May be given again.",
 )
-@click.option("--max-cost", metavar="USD", type=click.FloatRange(min=0), help="Most this run may spend.")
+@click.option("--max-cost", metavar="USD", type=_Number(min=0), help="Most this run may spend.")
 @click.option("--max-tokens", metavar="N", type=click.IntRange(min=1), help="Most tokens in the answer.")
-@click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="0 for steady answers, higher for varied ones.")
+@click.option("--temperature", metavar="T", type=_Number(min=0), help="0 for steady answers, higher for varied ones.")
 @click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Most time the answer may take in all."
+    "--timeout", metavar="SECONDS", type=_Number(min=0, min_open=True), help="Most time the answer may take in all."
 )
 @click.option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint. Your OpenRouter key is not sent there.")
 @click.option("--api-key-env", metavar="NAME", help="The environment variable that holds the key for this run.")
@@ -120,10 +129,21 @@ def _prompt(given: str | None) -> str:
     return text
 
 
+_IN_PYTHON = {", the path of a picture, or its bytes": " or the path of a picture", ", a path or bytes": " or a path"}
+"""Ways to give a picture that a command line has not."""
+
+
 def _content(text: str, images: tuple[str, ...]) -> Any:
     from ..content import image
+    from ..errors import ErrorConfig
 
-    return [text, *(image(argument_text(source)) for source in images)] if images else text
+    try:
+        return [text, *(image(argument_text(source)) for source in images)] if images else text
+    except ErrorConfig as error:
+        message = str(error).replace("image(): ", "--image: ", 1)
+        for words, ours in _IN_PYTHON.items():
+            message = message.replace(words, ours)
+    raise click.ClickException(message)
 
 
 def _key(variable: str | None) -> Any:

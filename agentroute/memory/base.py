@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ErrorConfig
-from ..message import Message
+from ..message import Message, ToolCall
 
-__all__ = ["MemoryProto", "check_fact", "check_limit", "check_messages", "check_session", "check_text", "opened"]
+__all__ = ["MemoryProto", "check_fact", "check_key", "check_limit", "check_messages", "check_session", "check_text", "opened"]
 
 
 @runtime_checkable
@@ -54,15 +54,24 @@ def check_fact(key: Any, value: Any) -> None:
     """Raises ErrorConfig for what no memory can give back as it was."""
     for name, text in (("key", key), ("value", value)):
         check_text("remember()", name, text, "; convert it, say with json.dumps")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ErrorConfig(f"remember() was given a {name} with half a character (a lone surrogate); leave it out") from None
+        _check_whole("remember()", name, text)
+
+
+def check_key(method: str, key: Any) -> None:
+    check_text(method, "key", key)
+    _check_whole(method, "key", key)
 
 
 def check_text(method: str, name: str, text: Any, advice: str = "") -> None:
     if not isinstance(text, str):
         raise ErrorConfig(f"{method} takes a str as {name}, not {type(text).__name__}{advice}")
+
+
+def _check_whole(what: str, name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ErrorConfig(f"{what} was given a {name} with half a character (a lone surrogate); leave it out") from None
 
 
 def check_limit(method: str, limit: Any) -> None:
@@ -82,10 +91,16 @@ def check_session(session_id: Any) -> None:
     if session_id is not None and (not isinstance(session_id, str) or not session_id):
         # An empty id is a mistake upstream, and would put all such users into one conversation.
         raise ErrorConfig(f"session_id must be a str that is not empty, or None, not {session_id!r}")
+    if session_id is not None:
+        _check_whole("the memory", "session_id", session_id)
 
 
 def opened(messages: Sequence[Message]) -> list[Message]:
-    """The leading system messages, and all from the first user message that does not stand inside a tool exchange."""
+    """The leading system messages, and all from the first user message that does not stand inside a tool exchange.
+
+    A tool call without a result (of a run of agentroute 1.1.0 that failed) is answered: providers refuse such a
+    conversation for ever.
+    """
     head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     start: int | None = None
     for index, message in enumerate(messages):
@@ -95,4 +110,24 @@ def opened(messages: Sequence[Message]) -> list[Message]:
             start = index
         elif message.role == "assistant" and start is not None:
             break
-    return [*messages[:head], *(messages[start:] if start is not None else [])]
+    return [*messages[:head], *_answered(messages[start:] if start is not None else [])]
+
+
+def _answered(messages: Sequence[Message]) -> list[Message]:
+    backwards: list[Message] = []
+    results: set[str] = set()  # ids of results whose call is yet to come
+    end = 0  # where in `backwards` the exchange ends, the results of which have just been passed
+    for message in reversed(messages):
+        if message.role == "tool":
+            results.add(message.tool_call_id or "")
+        calls = [ToolCall.from_wire(call) for call in message.tool_calls or []]
+        if missing := [call for call in calls if call.id not in results]:
+            added = [Message("tool", "(not run)", tool_call_id=call.id, name=call.name) for call in reversed(missing)]
+            if end == 0 or backwards[end - 1].role == "user":  # roles take turns
+                added.insert(0, Message("assistant", "(no answer)"))
+            backwards[end:end] = added
+        results.difference_update(call.id for call in calls)
+        backwards.append(message)
+        if message.role != "tool":
+            end = len(backwards)
+    return backwards[::-1]

@@ -6,7 +6,7 @@ from copy import copy, deepcopy
 from dataclasses import replace
 
 from ..message import Message
-from .base import check_fact, check_limit, check_messages, check_session, check_text, opened
+from .base import check_fact, check_key, check_limit, check_messages, check_session, check_text, opened
 from .recall import Fact, ranked
 
 __all__ = ["Memory"]
@@ -62,7 +62,7 @@ class Memory:
         return ranked(query, facts, limit) if query.strip() else [fact.value for fact in facts[:limit]]
 
     async def forget(self, key: str) -> None:
-        check_text("forget()", "key", key)
+        check_key("forget()", key)
         self._facts.pop(key, None)
 
     @property

@@ -1,7 +1,8 @@
 """Finding facts by the words of a question; the same for every memory.
 
-A fact is found when it has one of the query's words, or a longer word that begins with it (from three letters on).
-Rare and long words count more than common and short ones, so "what is my …" does no harm. A query of which no word is
+A fact is found when it has one of the query's words, or a longer word that begins with it (from three letters on), or
+its singular or stem (up to two letters shorter), or its British or American spelling. Rare and long words count more than
+common and short ones, so "what is my …" does no harm. A query of which no word is
 found is looked for letter by letter. Nothing in a query is an operator or a wildcard.
 """
 
@@ -11,14 +12,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from math import log
+from os.path import commonprefix
 from typing import NamedTuple
 
-__all__ = ["MIN_PREFIX", "Fact", "fold", "query_words", "ranked", "words"]
+__all__ = ["Fact", "Wanted", "fold", "query_words", "ranked", "words"]
 
 MIN_PREFIX = 3
+MIN_STEM = 4
 MAX_WORDS = 64
 """Of a longer query the rest is not looked at; a page of text pasted as a query still finds something."""
 
+_OUR, _OR = re.compile("(?<=..)our"), re.compile("(?<=..)or")  # favourite, favorite; but not four, for
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # Scripts written without spaces (and Hangul, whose particles cling to words) are indexed in pairs of characters.
 _UNSPACED = re.compile(
@@ -52,6 +56,48 @@ def query_words(query: str) -> list[str]:
     return list(found)[:MAX_WORDS]
 
 
+class Wanted(NamedTuple):
+    """What a word of a query is looked for as."""
+
+    word: str
+    beginnings: tuple[str, ...]
+    """Found whole, and where a longer word begins with one."""
+    whole: tuple[str, ...]
+    """Found whole only."""
+    start: str
+    """What all of them begin with: most facts have it not, and need no further look."""
+
+    @classmethod
+    def of(cls, word: str) -> Wanted:
+        if len(word) < MIN_PREFIX:
+            return cls(word, (), (word,), word)
+        if _UNSPACED.match(word) or not word.isalpha():
+            return cls(word, (word,), (), word)
+        forms = {word: None, _OUR.sub("or", word): None}
+        if len(forms) == 1:
+            forms[_OR.sub("our", word)] = None
+        stems: dict[str, None] = {}
+        for form in forms:
+            if form.endswith("ies"):
+                stems[form[:-3] + "y"] = None
+            if form.endswith("y"):
+                stems[form[:-1] + "ies"] = None
+            if form.endswith("s") and len(form) > MIN_PREFIX:
+                stems[form[:-1]] = None
+            stems |= {form[:-cut]: None for cut in (1, 2) if len(form) - cut >= MIN_STEM}
+        return cls(word, tuple(forms), tuple(stems), commonprefix([*forms, *stems]))  # noqa: RUF071  # of words, not paths
+
+    def weight(self, indexed: str) -> float:
+        """How well a fact's words fit, from 0 to 1."""
+        if f" {self.start}" not in indexed:
+            return 0.0
+        if f" {self.word} " in indexed:
+            return 1.0
+        if any(f" {form}" in indexed for form in self.beginnings) or any(f" {form} " in indexed for form in self.whole):
+            return 0.5
+        return 0.0
+
+
 class Fact(NamedTuple):
     """A fact made ready for searching."""
 
@@ -67,7 +113,8 @@ class Fact(NamedTuple):
 def ranked(query: str, facts: Sequence[Fact], limit: int, *, total: int | None = None) -> list[str]:
     """Values of the facts found, best first, equals in their order. `total` is how many facts there are in all."""
     literal, wanted = fold(query.strip()), query_words(query)
-    found = [{word: weight for word in wanted if (weight := _match(word, fact.indexed))} for fact in facts]
+    looked_for = [Wanted.of(word) for word in wanted]
+    found = [{one.word: weight for one in looked_for if (weight := one.weight(fact.indexed))} for fact in facts]
     if not any(found):
         return [fact.value for fact in facts if literal in fact.folded][:limit]
     having = {word: sum(word in weights for weights in found) for word in wanted}
@@ -78,14 +125,6 @@ def ranked(query: str, facts: Sequence[Fact], limit: int, *, total: int | None =
             scores[index] += sum(worth.values())
     order = sorted((index for index, score in enumerate(scores) if score), key=lambda index: -scores[index])
     return [facts[index].value for index in order[:limit]]
-
-
-def _match(word: str, indexed: str) -> float:
-    if f" {word}" not in indexed:
-        return 0.0
-    if f" {word} " in indexed:
-        return 1.0
-    return 0.5 if len(word) >= MIN_PREFIX else 0.0
 
 
 def _length(word: str) -> int:

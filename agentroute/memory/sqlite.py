@@ -14,8 +14,8 @@ from .._sqlite import Database, Schema
 from .._threads import run_in_thread
 from ..errors import ErrorConfig, ErrorStore
 from ..message import Message
-from .base import check_fact, check_limit, check_messages, check_session, check_text, opened
-from .recall import MIN_PREFIX, Fact, query_words, ranked, words
+from .base import check_fact, check_key, check_limit, check_messages, check_session, check_text, opened
+from .recall import Fact, Wanted, query_words, ranked, words
 
 __all__ = ["MemorySQLite"]
 
@@ -90,7 +90,7 @@ class MemorySQLite:
         return await self._read(lambda connection: _recall(connection, query, min(limit, _MAX_ROWS)))
 
     async def forget(self, key: str) -> None:
-        check_text("forget()", "key", key)
+        check_key("forget()", key)
         await self._write(lambda connection: _forget(connection, key))
 
     async def close(self) -> None:
@@ -168,7 +168,9 @@ def _recall(connection: sqlite3.Connection, query: str, limit: int) -> list[str]
         return [value for (value,) in connection.execute("SELECT value FROM facts ORDER BY id LIMIT ?", (limit,))]
     if (wanted := query_words(query)) and _is_indexed(connection):
         # Words hold only letters, digits and marks, and are quoted: nothing in them is syntax.
-        match = " OR ".join(f'"{word}"*' if len(word) >= MIN_PREFIX else f'"{word}"' for word in wanted)
+        looked_for = [Wanted.of(word) for word in wanted]
+        beginnings = [f'"{form}"*' for one in looked_for for form in one.beginnings]
+        match = " OR ".join(dict.fromkeys([*beginnings, *(f'"{form}"' for one in looked_for for form in one.whole)]))
         sql = (
             "SELECT key, value FROM facts JOIN"
             " (SELECT rowid FROM facts_index WHERE facts_index MATCH ? ORDER BY bm25(facts_index) LIMIT ?) AS found"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..context import Context
+from ..errors import ErrorConfig
 from ..tools import Tool
 
-__all__ = ["MEMORY_TOOLS"]
+__all__ = ["MEMORY_TOOLS", "check_keeps_facts"]
+
+MORE = "(only the first {}; there are more: ask with other words, or with a larger limit)"
 
 
 async def _remember(ctx: Context, key: str, value: str) -> str:
@@ -13,9 +18,10 @@ async def _remember(ctx: Context, key: str, value: str) -> str:
     return "Kept."
 
 
-async def _recall(ctx: Context, query: str) -> list[str]:
-    facts: list[str] = await ctx.memory.recall(query)
-    return facts
+async def _recall(ctx: Context, query: str, limit: int = 10) -> list[str]:
+    limit = max(1, limit)
+    facts: list[str] = await ctx.memory.recall(query, limit + 1)
+    return facts if len(facts) <= limit else [*facts[:limit], MORE.format(limit)]
 
 
 async def _forget(ctx: Context, key: str) -> str:
@@ -31,6 +37,20 @@ MEMORY_TOOLS = (
         None,
         _remember,
     ),
-    Tool("recall", "Find facts kept earlier. `query` is a question or some words; an empty one gives all facts.", None, _recall),
+    Tool(
+        "recall",
+        "Find facts kept earlier. `query` is a question or some words; an empty one gives the facts in the order they were "
+        "first kept. At most `limit` are given.",
+        None,
+        _recall,
+    ),
     Tool("forget", "Drop the fact kept under `key`.", None, _forget),
 )
+
+
+def check_keeps_facts(memory: Any) -> None:
+    """Raises ErrorConfig for a memory of messages only: the tools would fail one by one, in the middle of a run."""
+    lacking = [tool.name for tool in MEMORY_TOOLS if not callable(getattr(memory, tool.name, None))]
+    if lacking:
+        problem = f"{type(memory).__name__} lacks {', '.join(lacking)}"
+        raise ErrorConfig(f"memory_tools=True needs a memory with the methods remember, recall, forget; {problem}")

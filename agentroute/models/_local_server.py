@@ -82,9 +82,11 @@ def _serve(settings: dict[str, Any]) -> tuple[Any, int]:
         "hostnames": ["127.0.0.1"],
         "hostname": "127.0.0.1",  # its name in older versions
         "port": 0,
-        "n_ctx": settings["n_ctx"],
+        # Each request has all of its context to itself. Where they share one (`kv_unified`), those that together outgrow
+        # it all fail in the middle of their answers.
+        "n_ctx": settings["n_ctx"] * settings["n_parallel"],
         "n_parallel": settings["n_parallel"],
-        "kv_unified": True,  # requests share the context, so one alone may fill it
+        "kv_unified": False,
         "cache_ram_mib": 0,  # by default up to 8 GB of old prompts
         "ui": False,
         "webui": False,  # its name in older versions

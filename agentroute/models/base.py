@@ -17,19 +17,20 @@ context, which history policies make use of.
 A layer that asks again puts what the failed attempt has used, or may have used, into `request.failed_attempts`, where the
 loop counts it however the call ends.
 
-A layer (replay, retry, budget, fallback, prompted tools) is a model around a model: it writes `complete_stream`, and
-`complete` is its fold.
+A layer (retry, fallback) is a model around a model: it writes `complete_stream`, `complete` is its fold, it asks its inner
+model by `ask`, and says so with `is_layer = True`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import ErrorModelResponse
+from ..errors import ErrorModelResponse, ErrorModelTimeout
 from ..message import LLMChunk, LLMRequest, LLMResponse
 
 __all__ = ["Model", "ask", "chunks_of", "completed", "fold"]
@@ -106,8 +107,44 @@ def chunks_of(response: LLMResponse) -> list[LLMChunk]:
     return [*chunks, LLMChunk(done=True, response=response)]
 
 
-async def ask(model: Model, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
-    """Chunks of the model's answer; one chunk when `stream` is false or the model cannot stream."""
+def ask(model: Model, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
+    """Chunks of the model's answer; one chunk when `stream` is false or the model cannot stream.
+
+    Every layer asks its inner model by this, so that the innermost call goes through the request's meter.
+    """
+    if request.meter is None or getattr(model, "is_layer", False):
+        return _asked(model, request, stream)
+    metered: AsyncGenerator[LLMChunk, None] = request.meter.ask(model, request, stream, _asked)
+    return metered
+
+
+def _asked(model: Model, request: LLMRequest, stream: bool) -> AsyncGenerator[LLMChunk, None]:
+    chunks = _chunks(model, request, stream)
+    if request.timeout is None or getattr(model, "keeps_timeout", False) or getattr(model, "is_layer", False):
+        return chunks
+    return _in_time(chunks, request.timeout, type(model).__name__)
+
+
+async def _in_time(chunks: AsyncGenerator[LLMChunk, None], timeout: float, name: str) -> AsyncGenerator[LLMChunk, None]:
+    """The chunks, as long as they come within `timeout` seconds in all; for models that know of no timeout."""
+    until = asyncio.get_running_loop().time() + timeout
+    async with aclosing(chunks):
+        while True:
+            limit = asyncio.timeout_at(until)
+            try:
+                async with limit:
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                break
+            if chunk is None:
+                return
+            yield chunk
+    raise ErrorModelTimeout(f"{name} did not answer in full within timeout={timeout:g} s", sent=True)
+
+
+async def _chunks(model: Model, request: LLMRequest, stream: bool) -> AsyncGenerator[LLMChunk, None]:
     if stream:
         started = False
         try:

@@ -61,8 +61,8 @@ class ModelLocal(ModelCloud):
 
     Args:
         model: a name of the catalogue (`agentroute local list`), or the path of a GGUF file.
-        n_ctx: tokens of context; by default 8192, or what the model was trained on if that is less.
-        n_parallel: requests answered at once; they share the context. More wait.
+        n_ctx: tokens of context for each request; by default 8192, or what the model was trained on if that is less.
+        n_parallel: requests answered at once, each with a context (and the memory for it) of its own. More wait.
         threads: by default the physical cores this process may use.
         settings: request fields used where a request leaves them open (`temperature`, `seed`, `repeat_penalty`, …).
         timeout: seconds for one request; starting the server is not counted.
@@ -103,7 +103,7 @@ class ModelLocal(ModelCloud):
 
     @property
     def context_tokens(self) -> int | None:
-        """Tokens of context the server has or will have; None while the weights are not there."""
+        """Tokens of context a request has, whatever else is asked at the time; None while the weights are not there."""
         return self._options.n_ctx or _context_of(self.path)
 
     async def knows_tools(self) -> bool:

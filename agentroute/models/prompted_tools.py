@@ -68,6 +68,12 @@ class ModelPromptedTools:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
 
+    keeps_timeout = True
+
+    @property
+    def free(self) -> bool:
+        return getattr(self.inner, "free", False)
+
     @property
     def context_tokens(self) -> int | None:
         return getattr(self.inner, "context_tokens", None)

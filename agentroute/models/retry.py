@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from ..errors import (
@@ -50,8 +48,7 @@ class ModelRetry:
 
     Before attempt n+1 there is a random wait of up to 0.5 · 2ⁿ⁻¹ s, at most 8 s; what the provider asks to wait is added.
 
-    `request.timeout` is for the whole: later attempts get what is left of it, and none begins with less than a tenth
-    left. Where a request has none, each attempt has the model's own.
+    `request.timeout` is for one attempt; waits are not counted.
 
     What attempts before the last one used is in `request.failed_attempts`. The last one's error says how many there were,
     also as `.attempts`; when it was an empty answer, that is the response. Other attributes are the inner model's.
@@ -60,11 +57,13 @@ class ModelRetry:
         model: the model to ask; closing the layer closes it.
         attempts: how often one request is made at most.
         max_wait_s: a provider that asks for a longer wait is not asked again.
-        sleep, random, clock: for tests.
+        sleep, random: for tests.
 
     Raises:
         ErrorConfig: an argument is of the wrong type or out of range.
     """
+
+    is_layer = True
 
     def __init__(
         self,
@@ -74,7 +73,6 @@ class ModelRetry:
         max_wait_s: float = 25.0,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         random: Callable[[], float] = _random,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if isinstance(model, type) or not isinstance(model, Model):
             raise ErrorConfig(f"ModelRetry goes around a Model, such as resolve_model('…') gives; got {type(model).__name__}")
@@ -87,7 +85,6 @@ class ModelRetry:
         self.max_wait_s = max_wait_s
         self.sleep = sleep
         self.random = random
-        self.clock = clock
 
     def __repr__(self) -> str:
         return f"ModelRetry({self.__dict__.get('inner')!r}, attempts={self.__dict__.get('attempts')!r})"
@@ -143,8 +140,6 @@ class _Attempts:
     def __init__(self, layer: ModelRetry, request: LLMRequest) -> None:
         self.request = request
         self._layer = layer
-        self._timeout = request.timeout
-        self._began = layer.clock() if request.timeout else 0.0
         self._causes: list[str] = []
         self._risked = False
         self._stopped = ""
@@ -165,8 +160,6 @@ class _Attempts:
         if error.sent or error.usage:  # before the wait, which may be cancelled
             self.request.failed_attempts.append(dict(error.usage))
         await self._layer.sleep(wait)
-        if self._timeout:
-            self.request = replace(self.request, timeout=max(self._left(self._timeout), 0.001))
         return True
 
     def _wait(self, asked: float | None) -> float | None:
@@ -178,13 +171,7 @@ class _Attempts:
                 self._stopped = f"the provider asks to wait {asked:g} s, longer than max_wait_s={layer.max_wait_s:g}"
                 return None
             wait = min(asked + wait, layer.max_wait_s)  # not `asked` sharp, or all who wait come back at the same moment
-        if self._timeout and self._left(self._timeout) - wait < self._timeout / 10:
-            self._stopped = f"too little is left of timeout={self._timeout:g} to wait {wait:.3g} s and ask again"
-            return None
         return wait
-
-    def _left(self, timeout: float) -> float:
-        return self._began + timeout - self._layer.clock()
 
     def told(self, error: ErrorModel) -> ErrorModel:
         """The last attempt's error, which says how many there were and why there are no more."""

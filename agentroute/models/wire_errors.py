@@ -19,12 +19,13 @@ from ..errors import (
     ErrorModelTimeout,
 )
 
-__all__ = ["asked_wait", "error_of", "error_of_payload"]
+__all__ = ["asked_wait", "error_of", "error_of_payload", "failed_calls"]
 
 _CREDIT = re.compile(
     r"insufficient_quota|billing_hard_limit|credit_balance|spend_limit|usage_limit_exceeded|exceeded_current_quota|payment_required"
     r"|\"quotaId\": ?\"[^\"]*PerDay"  # Gemini: today's quota, beside a retryDelay of seconds that does not help
 )
+_REJECTED = re.compile(r'"(?:reasons|patterns|flagged_input|availability)": ?[\[{"]')  # OpenRouter's moderation, guardrails and regions
 _CREDIT_CODE = re.compile(r"1113|13(0[89]|1\d|2[01])")  # Z.ai
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|reduce the length of the messages"
@@ -67,6 +68,8 @@ _STATUS = {
     "overloaded_error": 529,
 }
 """The status a provider's word stands for, where an error came under status 200 with no number of its own."""
+_REQUEST_IDS = ("x-generation-id", "x-request-id", "request-id", "apim-request-id", "x-litellm-call-id", "cf-ray")
+"""Headers with the provider's own id of a request; OpenRouter's first, under which it can be looked up."""
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str) -> ErrorModel:
@@ -77,7 +80,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str
     if not message:
         message = re.sub(r"<[^>]*>", " ", text) if "<" in text[:100] else text
         message = " ".join(message.split())[:500]
-    request_id = headers.get("x-request-id") or headers.get("x-generation-id") or headers.get("cf-ray")
+    request_id = next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
     details = {"body": text, "request_id": request_id, "retry_after_s": asked_wait(headers, payload)}
     return _error(status, message, code, model=model, place=place, **details)
 
@@ -88,6 +91,22 @@ def error_of_payload(payload: Mapping[str, Any]) -> ErrorModel:
     body = json.dumps(payload, default=str)[:2000]
     wait = asked_wait({}, payload)
     return _error(_status_in(payload), message, code, model="", place="the provider", body=body, request_id=None, retry_after_s=wait)
+
+
+def failed_calls(payload: Any) -> list[dict[str, Any]]:
+    """The tool calls a provider has refused on the model's behalf, as far as they can be read (Groq's `tool_use_failed`).
+
+    They are the model's mistake, not the request's: taken as its answer, they are corrected like any wrong call.
+    """
+    error = _error_in(_json_in(payload.decode("utf-8", "replace")) if isinstance(payload, bytes) else payload)
+    written = error.get("failed_generation")
+    if error.get("code") != "tool_use_failed" or not isinstance(written, str):
+        return []
+    found = _json_in(written)
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+        return []
+    return [{"function": {"name": call["name"], "arguments": call.get("arguments", call.get("parameters"))}} for call in calls]
 
 
 def _json_in(text: str) -> Any:
@@ -107,15 +126,20 @@ def _error_in(payload: Any) -> Mapping[str, Any]:
     return error if isinstance(error, Mapping) else payload
 
 
-def _message_of(payload: Any) -> tuple[str, str]:
+def _message_of(payload: Any, deep: int = 0) -> tuple[str, str]:
     """Message and code of an error body, in any of the shapes providers use."""
     if isinstance(payload, str):
         return payload, ""
-    if isinstance(payload, Mapping) and isinstance(payload.get("error"), str):
-        return payload["error"], str(payload.get("code") or "")
     error = _error_in(payload)
-    detail = error.get("message") or error.get("detail")
-    message = detail if isinstance(detail, str) else "" if detail is None else json.dumps(detail, default=str)
+    if isinstance(error.get("error"), str):
+        message = error["error"]
+    else:
+        detail = error.get("message") or error.get("detail")
+        message = detail if isinstance(detail, str) else "" if detail is None else json.dumps(detail, default=str)
+    if message[:1] in ("{", "[") and deep < 3:  # some pass on what another provider said, as a text or in a list
+        inner, code = _message_of(_json_in(message), deep + 1)
+        if inner:
+            return inner, code or str(error.get("code") or "")
     metadata = error.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
         message = f"{message} ({metadata['raw'][:500]})"
@@ -202,7 +226,7 @@ def _error(status: int, message: str, code: str, *, model: str, place: str, **de
     if details["request_id"]:
         said += f" (request id {details['request_id']})"
     details["status"] = status or None
-    if status in (401, 403):
+    if status in (401, 403) and not (status == 403 and _REJECTED.search(details["body"])):
         return ErrorModelKey(f"{said}; check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`", **details)
     no_credit = _CREDIT.search(f"{code} {message} {details['body']}") or _CREDIT_CODE.fullmatch(code)
     if status == 402 or (status in (0, 429) and no_credit):

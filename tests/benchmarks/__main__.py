@@ -8,47 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentroute import Agent, tool
 from tests.benchmarks.endpoint import endpoint
-
-ROUNDS = 7
-
-
-def row(name: str, value: float, floor: float, goal: str, unit: str = "ms") -> None:
-    print(f"{name:58} {value:9.3f} {unit:3} floor {floor:9.3f} {unit:3} ratio {value / floor:6.2f}   goal {goal}", flush=True)
-
-
-def processes(figure: str, floor: str, *python: str) -> tuple[float, float]:
-    """Wall milliseconds of two whole programs, the best of several each."""
-
-    def once(code: str) -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *python, "-c", code], check=True, stdout=subprocess.DEVNULL)
-        return (time.perf_counter() - began) * 1e3
-
-    times = [(once(figure), once(floor)) for _ in range(15)]
-    return min(a for a, _ in times), min(b for _, b in times)
-
-
-async def cpu(figure: Callable[[], Awaitable[Any]], floor: Callable[[], Awaitable[Any]], repeat: int) -> tuple[float, float]:
-    """CPU milliseconds of one call of each, medians over rounds."""
-
-    async def once(function: Callable[[], Awaitable[Any]]) -> float:
-        began = time.process_time()
-        for _ in range(repeat):
-            await function()
-        return (time.process_time() - began) / repeat * 1e3
-
-    await once(figure), await once(floor)
-    times = [(await once(figure), await once(floor)) for _ in range(ROUNDS)]
-    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times)
+from tests.benchmarks.measure import cpu, processes, row
+from tests.benchmarks.transport import memory, transport
 
 
 @tool
@@ -67,7 +36,9 @@ def by_hand(base_url: str, model: str) -> Callable[[], Awaitable[str]]:
     async def run() -> str:
         messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
         while True:
-            response = await client.post(f"{base_url}/chat/completions", json={"model": model, "messages": messages, "tools": tools})
+            response = await client.post(
+                f"{base_url}/chat/completions", json={"model": model, "messages": messages, "tools": tools}
+            )
             response.raise_for_status()
             message = response.json()["choices"][0]["message"]
             messages.append(message)
@@ -86,7 +57,7 @@ async def runs(base_url: str) -> None:
         return lambda: agent.arun("go")
 
     value, floor = await cpu(ours("m-0-1"), by_hand(base_url, "m-0-1"), 40)
-    row("one warm answer, CPU", value, floor, "≤ 1.5×")
+    row("one warm answer, CPU", value, floor, "≤ 1.3×")
     ten, ten_floor = await cpu(ours("m-10-1"), by_hand(base_url, "m-10-1"), 4)
     row("ten tool turns, CPU a turn", ten / 11, ten_floor / 11, "≤ 1.5×")
     hundred, hundred_floor = await cpu(ours("m-100-1"), by_hand(base_url, "m-100-1"), 1)
@@ -126,6 +97,9 @@ def main() -> None:
     with endpoint() as base_url:
         asyncio.run(runs(base_url))
         asyncio.run(tools_side_by_side(base_url))
+        asyncio.run(transport(base_url))
+        memory(base_url)
+    print("load average {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
 
 
 if __name__ == "__main__":

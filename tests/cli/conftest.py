@@ -1,4 +1,4 @@
-"""A command line that can reach nothing but this machine."""
+"""A command line with a home of its own, and no Ollama."""
 
 import os
 import socket
@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agentroute import testing
-from agentroute.cli import main
+from agentroute.cli.commands import commands
 from tests.server import ModelServer
 
 
 @pytest.fixture(autouse=True)
-def only_this_machine(monkeypatch):
+def no_ollama(monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", closed_port())
-    with testing.no_requests():
-        yield
 
 
 def closed_port():
@@ -38,7 +35,7 @@ def configure(**settings):
 
 
 def run(*arguments, **options):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+    return CliRunner().invoke(commands, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture

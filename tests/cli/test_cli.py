@@ -7,16 +7,17 @@ import sys
 import pytest
 
 from agentroute import __version__
-from agentroute.cli import _COMMANDS, main
+from agentroute.cli import main
+from agentroute.cli.commands import COMMANDS
 from tests.cli.conftest import COMMAND, environment, run
 from tests.test_weights import index  # noqa: F401
 
-EVERY = [[name] for name in _COMMANDS] + [["local", "list"], ["local", "pull"]]
+EVERY = [[name] for name in COMMANDS] + [["local", "list"], ["local", "pull"]]
 
 
 def test_help_names_the_commands_in_the_order_of_use():
     lines = run("--help").output.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in lines] == list(_COMMANDS)
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
@@ -60,6 +61,12 @@ def test_help_loads_nothing_heavy(arguments):
         ["run", "m", "hi", "--max-cost", "-1"],
         ["run", "m", "hi", "--max-tokens", "0"],
         ["run", "m", "hi", "--timeout", "0"],
+        ["run", "m", "hi", "--max-cost", "nan"],
+        ["run", "m", "hi", "--max-cost", "inf"],
+        ["run", "m", "hi", "--temperature", "inf"],
+        ["run", "m", "hi", "--temperature", "nan"],
+        ["run", "m", "hi", "--timeout", "nan"],
+        ["run", "m", "hi", "--timeout", "1e400"],
         ["run", "m", "  "],
         ["list"],
         ["logs", "-n", "0"],
@@ -92,6 +99,29 @@ def test_a_prompt_that_is_stopped_is_exit_code_130(monkeypatch):
     monkeypatch.setattr("agentroute.models.weights.find", stopped)
     result = run("local", "pull", "smollm2")
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+STOPPED = """
+import os, signal, sys
+
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stop())
+from agentroute.cli import main
+main({arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("click", ["--help"]), ("agentroute.cli.commands", ["--help"]), ("agentroute.cli.run", ["run", "m", "hi"]), ("agentroute.agent", ["run", "m", "hi"])],
+)
+def test_an_interrupt_while_it_still_loads_is_exit_code_130(module, arguments):
+    done = subprocess.run([sys.executable, "-c", STOPPED.format(module=module, arguments=arguments)], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 # ---- deploy -----------------------------------------------------------------------------------------------------------
@@ -133,6 +163,13 @@ def test_a_shell_is_offered_what_can_follow(typed, offered, tmp_path):
     program = "from agentroute.cli import main; main(prog_name='agentroute')"
     shown = subprocess.run([sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True).stdout
     assert [line.partition(",")[2] for line in shown.splitlines()] == offered
+
+
+def test_a_shell_is_offered_words_by_the_program_itself():
+    """The console script, which loads the commands late."""
+    asked = environment(_AGENTROUTE_COMPLETE="bash_complete", COMP_WORDS="agentroute lo", COMP_CWORD="1")
+    shown = subprocess.run(COMMAND, env=asked, capture_output=True, text=True, check=True).stdout
+    assert [line.partition(",")[2] for line in shown.splitlines()] == ["logs", "login", "local"]
 
 
 # ---- local ------------------------------------------------------------------------------------------------------------

@@ -132,6 +132,16 @@ def test_models_of_ollama_are_ways(page, ways, code, monkeypatch):
     assert server.headers[0].get("authorization") is None
 
 
+def test_a_login_at_ollama_is_sent(monkeypatch):
+    nobody_there()
+    with ModelServer([]) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.base_url.removesuffix("/v1").replace("://", "://u:hush@"))
+        server.pages["/v1/models"] = Raw(200, [b'{"data": [{"id": "qwen3"}]}'])
+        result, report = told()
+    assert (report["ways"], server.headers[0]["authorization"]) == (["ollama/qwen3"], "Basic dTpodXNo")
+    assert "hush" not in result.output
+
+
 def test_something_else_at_ollamas_place_is_no_way(monkeypatch):
     nobody_there()
     with ModelServer([]) as server:

@@ -5,10 +5,10 @@ import re
 import click
 import pytest
 
-from agentroute.cli import _COMMANDS, main
+from agentroute.cli.commands import COMMANDS, commands
 from tests.cli.page import PAGE, rendered
 
-COMMANDS = {name: main.get_command(click.Context(main), name) for name in _COMMANDS}
+LOADED = {name: commands.get_command(click.Context(commands), name) for name in COMMANDS}
 
 
 def test_the_outputs_are_what_the_commands_print():
@@ -16,11 +16,11 @@ def test_the_outputs_are_what_the_commands_print():
     assert rendered(page) == page, "python -m tests.cli.page writes them anew"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", LOADED)
 def test_every_command_has_a_section_that_names_all_its_options(name):
     section = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
     (text,) = [part for part in section if part.startswith(f"`agentroute {name}")]
-    options = [word for parameter in COMMANDS[name].params for word in [*parameter.opts, *parameter.secondary_opts] if word.startswith("-")]
+    options = [word for parameter in LOADED[name].params for word in [*parameter.opts, *parameter.secondary_opts] if word.startswith("-")]
     assert [option for option in options if f"`{option}" not in text] == []
 
 

@@ -104,7 +104,17 @@ def test_pictures_are_sent_along_in_order(server, tmp_path):
 def test_a_picture_that_is_not_there_is_an_error_before_any_request(server):
     result = run("run", server.model, "What?", "--image", "no.png")
     assert (result.exit_code, server.requests) == (1, [])
-    assert "no.png" in result.stderr
+    assert result.stderr == "Error: --image: 'no.png' cannot be read (No such file or directory); give a URL or the path of a picture\n"
+
+
+@pytest.mark.parametrize(("source", "words"), [("ftp://host/cat.png", "expected an http(s) or data URL or a path; got 'ftp"), ("notes.txt", "is no picture; give a PNG, JPEG")])
+def test_what_is_no_picture_is_told_in_words_of_the_command_line(source, words, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("milk")
+    stderr = run("run", server.model, "What?", "--image", source).stderr
+    assert stderr.startswith("Error: --image: ")
+    assert words in stderr
+    assert "image()" not in stderr
 
 
 def test_json_is_one_object_with_output_usage_run_and_model(server):

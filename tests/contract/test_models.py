@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from agentroute import LLMRequest, Message, ModelCloud, ToolCall
+from agentroute import LLMRequest, Message, ModelCloud, ModelFallback, ToolCall
+from agentroute.errors import ErrorModelServer
 from agentroute.models.prompted_tools import ModelPromptedTools
 from agentroute.testing import ModelScripted, check_model
 from tests.server import ModelServer
@@ -33,6 +34,11 @@ def test_model_cloud(answer):
 
 def test_model_scripted(answer):
     asyncio.run(check_model(lambda: ModelScripted([answer] * 6), request()))
+
+
+def test_model_fallback(answer):
+    broken = ErrorModelServer("down", status=503)
+    asyncio.run(check_model(lambda: ModelFallback([ModelScripted([broken] * 6), ModelScripted([answer] * 6)]), request()))
 
 
 @pytest.mark.parametrize("text", ['{"answer": "It is “done” \\ud83e\\udd8a"}', '{"tool": "f", "arguments": {}}'])

@@ -527,14 +527,14 @@ def test_card_of_a_result_is_the_card_of_its_events() -> None:
     live, story = Card(), events(STORY)
     for event in story:
         live.apply(event)
-    result = story[-1].data["result"]
+    result = story[-1].result
     assert to_html(Card.from_result(result)) == to_html(live)
     assert to_html(Card.from_result(result.record)) == to_html(live)
     assert Card.from_result(result).text(1) == "Let me look."
 
 
 def test_card_of_a_failed_or_interrupted_run_is_made_from_its_record() -> None:
-    result = events([LOOK, ErrorModelServer("overloaded")])[-1].data["result"]
+    result = events([LOOK, ErrorModelServer("overloaded")])[-1].result
     for shown in (Card.from_result(result), Card.from_result(result.record)):
         assert (shown.state, shown.error_type, shown.answer) == ("failed", "ErrorModelServer", "Let me look.")
     result.record.run.status = "interrupted"
@@ -546,7 +546,7 @@ def test_card_keeps_the_text_of_a_turn_that_broke_off() -> None:
     shown, story = Card(), events([], model=Breaking(pieces))
     for event in story:
         shown.apply(event)
-    record = story[-1].data["result"].record
+    record = story[-1].result.record
     assert shown.answer == Card.from_result(record).answer == "I have looked"
 
 

@@ -12,7 +12,7 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from pydantic import SecretStr
 from traitlets.config import Config
 
-from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall
+from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall, set_budget
 from agentroute.errors import ErrorModelKey
 from agentroute.store import default_store
 from agentroute.testing import ModelFunction, ModelScripted
@@ -546,3 +546,31 @@ def test_model_can_be_set_in_the_configuration_file(shell: InteractiveShell) -> 
     shell.config.AgentMagics.model = "local/smollm2"
     load_ipython_extension(shell)
     assert shell.magics_manager.registry["AgentMagics"].model == "local/smollm2"
+
+
+@pytest.fixture
+def no_budget_left_over() -> Iterator[None]:
+    yield
+    set_budget(None)
+
+
+@pytest.mark.usefixtures("no_budget_left_over")
+def test_a_budget_holds_for_all_runs_of_the_kernel(notebook: Notebook) -> None:
+    notebook.model.cost_usd = 0.4
+    assert notebook.run("%agent budget").startswith("no budget; %agent budget 5.00 lets")
+    assert notebook.run("%agent budget $1.00") == "$1.00 left of $1.00 ($0 spent)\n"
+    notebook.run("%%agent bot -m scripted\nhi")
+    notebook.run("%agent bot hi")
+    assert notebook.run("%agent budget") == "$0.2000 left of $1.00 ($0.8000 spent)\n"
+    assert not notebook.cell("%agent bot hi again").success  # its price was not known beforehand; it has passed the limit
+    asked = len(notebook.model.requests)
+    stopped = notebook.cell("%agent bot hi once more")
+    assert not stopped.success
+    assert len(notebook.model.requests) == asked
+    assert notebook.run("%agent budget off").startswith("no budget: runs of this notebook may spend")
+    notebook.run("%agent bot hi at last")
+
+
+@pytest.mark.parametrize("amount", ["much", "-1", "nan", "inf", "1e12", "5 6"])
+def test_a_budget_that_is_no_amount_is_a_mistake(notebook: Notebook, amount: str) -> None:
+    assert "%agent budget needs an amount of USD, such as 5.00, or off; got" in notebook.mistake(f"%agent budget {amount}")

@@ -13,6 +13,11 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "promises.md"
 FILES = {"faq": "test_faq.py", "checklist": "test_checklist.py", "scenarios": "test_scenarios.py"}
+DEFECTS = ("test_defects_broken.py", "test_defects_tools.py", "test_defects_money.py", "test_defects_wire.py", "test_defects_memory.py", "test_defects_surface.py")
+SUBJECTS = ("test_tools.py", "test_output.py")
+WRONG_USES = "test_wrong_uses.py"
+"""Files of many rows: the page has a line for each of their groups."""
+_GROUP = re.compile(r"^# ---- (?:(\d+)\. )?(.+?)[ -]*$", re.MULTILINE)
 
 
 class Promise(NamedTuple):
@@ -53,10 +58,49 @@ def table(file: str) -> str:
     return "\n".join(parts).strip()
 
 
+def groups(file: str) -> list[tuple[str, str]]:
+    """Number (empty where there is none) and title of each group of a file, which a comment line `# ---- 1. title` begins."""
+    return _GROUP.findall((HERE / file).read_text())
+
+
+def link(file: str) -> str:
+    return f"[{file}](../tests/promises/{file})"
+
+
+def defects_table() -> str:
+    """A line for each number, with what its first test says was wrong."""
+    rows = []
+    for file in DEFECTS:
+        first = {row.section: row.sentence for row in reversed(promises(file))}
+        rows += [f"| {number} | {title} | {first[number]} | {link(file)}, `test_{number}_…` |" for number, title in groups(file)]
+    return "\n".join(["| | about | what was wrong | tests |", "|---|---|---|---|", *rows])
+
+
+def subjects_table() -> str:
+    rows = []
+    for file in SUBJECTS:
+        about = (ast.get_docstring(ast.parse((HERE / file).read_text())) or "").split("\n")[0]
+        rows.append(f"| {link(file)} | {about} | {'; '.join(title for _, title in groups(file))} |")
+    return "\n".join(["| tests | what they show | groups |", "|---|---|---|", *rows])
+
+
+def wrong_uses_table() -> str:
+    from tests.promises.test_wrong_uses import MANUAL
+
+    rows = [f"| {group} | {rows[0].use} | {rows[0].words[0]} |" for group, rows in MANUAL.items()]
+    return "\n".join(["| group | such as | what is said |", "|---|---|---|", *rows])
+
+
+def tables() -> dict[str, str]:
+    """Every table of the page by its name there."""
+    made = {name: table(file) for name, file in FILES.items()}
+    return {**made, "defects": defects_table(), "subjects": subjects_table(), "wrong uses": wrong_uses_table()}
+
+
 def with_tables(page: str) -> str:
     """The page with its tables made anew."""
-    for name, file in FILES.items():
-        text = f"<!-- {name} -->\n{table(file)}\n<!-- end -->"
+    for name, made in tables().items():
+        text = f"<!-- {name} -->\n{made}\n<!-- end -->"
         page = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)
     return page
 

@@ -22,6 +22,7 @@ from agentroute import (
     ErrorAgent,
     ErrorBudget,
     ErrorMaxTurns,
+    ErrorOutput,
     ErrorTool,
     HistorySlidingWindow,
     HistorySummarize,
@@ -315,6 +316,35 @@ def test_retries_bound_what_a_tool_may_ask(openrouter):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("first", ["tool", "validator"])
+def test_tools_and_validators_share_one_bound(openrouter, first):
+    """Retries: a tool's Retry and a validator's count together.
+
+    Decided: after one of each, in either order, `retries=1` is used up.
+    """
+    asked = {"tool": ToolCall("1", "picky", {}), "validator": ticket("asap")}
+    order = [asked.pop(first), *asked.values()]
+    server = openrouter(*order, ticket("low"))
+    agent = Agent(name="triage", model="claude-sonnet-4", output=Ticket, retries=1)
+
+    @agent.tool
+    def picky() -> str:
+        raise Retry("not like that")
+
+    @agent.output_validator
+    def check(ctx, output):
+        if output.priority == "asap":
+            raise Retry("priority must be low")
+        return output
+
+    with pytest.raises(ErrorOutput if first == "tool" else ErrorTool):
+        agent.run("Printer on fire")
+    assert len(server.requests) == 2
+    server = openrouter(*order, ticket("low"))
+    assert agent.replace(retries=2).run("Printer on fire").output == Ticket(summary="It is broken.", priority="low")
+    assert len(server.requests) == 3
+
+
 def test_retry_tells_the_model_what_to_correct(openrouter):
     """Retries: Retry is "not a failure": its message goes to the model."""
     server = openrouter(ToolCall("1", "order", {"number": 1}), ToolCall("2", "order", {"number": 4821}), "Shipped.")
@@ -465,13 +495,25 @@ def test_without_a_policy_everything_is_sent(openrouter):
 
 
 @pytest.mark.parametrize(
-    "policy", [HistorySlidingWindow, HistoryTruncate, lambda: HistorySummarize(model=resolve_model("gpt-4o"))]
+    ("policy", "before"),
+    [
+        (lambda: HistorySlidingWindow(window_size=3), []),
+        (lambda: HistoryTruncate(max_tokens=4), []),
+        (lambda: HistorySummarize(model=resolve_model("gpt-4o"), keep_recent=1), ["Ada counts.", "Understood; I carry on from there."]),
+    ],
+    ids=["window", "truncate", "summarize"],
 )
-def test_each_policy_is_attached_with_history(openrouter, policy):
+def test_each_policy_is_attached_with_history(openrouter, policy, before):
     """History: a policy is attached with `Agent(history=...)`."""
-    server = openrouter("Hello.")
-    assert Agent(name="assistant", model="claude-sonnet-4", memory=remembering(2), history=policy()).run("u2").output == "Hello."
-    assert contents(server.requests[0]) == ["u1", "a1", "u2"]
+    server = openrouter(
+        lambda body: "Ada counts." if "tools" not in body else LOOK if body["messages"][-1]["content"] == "u2" else "Hello.", repeat=True
+    )
+    agent = Agent(name="assistant", model="claude-sonnet-4", memory=remembering(2), history=policy(), tools=[look])
+    assert agent.run("u2").output == "Hello."
+    first, second = [contents(body) for body in server.requests if "tools" in body]
+    assert first == ["u1", "a1", "u2"]
+    assert second[-3:] == ["u2", None, "seen"]
+    assert [text.splitlines()[-1] for text in second[:-3]] == before
 
 
 def test_the_window_keeps_the_most_recent_twenty(openrouter):

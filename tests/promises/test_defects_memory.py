@@ -19,6 +19,7 @@ from agentroute import (
     MemorySQLite,
     Message,
     ToolCall,
+    tool,
 )
 from tests.promises.test_defects_broken import agent_at, conversation, said, unanswered
 from tests.server import Raw
@@ -169,7 +170,14 @@ def test_28_plain_tools_use_the_memory(serve, memory):
 def test_28_plain_validators_and_approval_functions_use_it_too(serve, memory):
     """28: they are plain functions as often as not."""
     found = []
-    agent = agent_at(serve("Hello."), memory=memory)
+
+    def approve(ctx, call):
+        ctx.memory.remember("asked", call.name)
+        return ctx.memory.recall("asked") == ["pay"]
+
+    pay = tool(lambda: "paid", name="pay", needs_approval=True)
+    server = serve(ToolCall("1", "pay", {}), "Hello.")
+    agent = agent_at(server, pay, memory=memory, approve=approve)
 
     @agent.output_validator
     def note(ctx, output):
@@ -177,7 +185,7 @@ def test_28_plain_validators_and_approval_functions_use_it_too(serve, memory):
         found.extend(ctx.memory.recall("answer"))
 
     agent.run("Hi")
-    assert found == ["Hello."]
+    assert (server.requests[1]["messages"][-1]["content"], found) == ("paid", ["Hello."])
 
 
 # ---- 29. recall

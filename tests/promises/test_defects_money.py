@@ -42,7 +42,7 @@ NOTE = ToolCall("n", "note", {"text": "x"})
 def test_17_an_unreported_cost_is_not_free(serve, cost):
     """17: at an endpoint that reports no cost max_cost did nothing: the run went on to max_turns."""
     server = serve(NOTE, repeat=True, usage={**PRICELESS, "cost": cost})
-    with pytest.raises(ErrorBudget, match="unknown, so max_cost cannot be kept") as caught:
+    with pytest.raises(ErrorBudget, match="unknown, so the limit cannot be kept; give the agent a price") as caught:
         agent_at(server, note, max_cost=0.5).run("go")
     assert len(server.requests) == 1
     assert caught.value.result.usage.unknown_cost_calls == 1
@@ -50,7 +50,7 @@ def test_17_an_unreported_cost_is_not_free(serve, cost):
 
 def test_17_an_answer_of_unknown_cost_is_given_with_a_warning(serve):
     """17: nobody was told that the limit could not be kept. The answer is paid for, so it is not withheld."""
-    with pytest.warns(RuntimeWarning, match="cost of a call to test-model is unknown: max_cost could not be kept"):
+    with pytest.warns(RuntimeWarning, match="cost of a call to test-model is unknown, so the limit cannot be kept"):
         result = agent_at(serve("Hello.", usage=PRICELESS), max_cost=0.5).run("go")
     assert (result.output, result.usage.cost_usd, result.usage.total_cost_usd) == ("Hello.", None, 0.0)
 

@@ -167,12 +167,12 @@ async def cancelled_after(task, condition):
 def test_35_cancelling_a_run_closes_its_connection(serve):
     """35: there was no way to stop a run and be sure that it is over."""
     server = serve(Raw(body=[b" "], hold_s=60))
-    asyncio.run(_cancel(agent_at(server), lambda: server.requests))
-    assert server.closed_early.wait(10)
 
+    async def main():
+        await cancelled_after(asyncio.ensure_future(agent_at(server).arun("Hi")), lambda: server.requests)
+        return await asyncio.to_thread(server.closed_early.wait, 10)  # while the loop still runs: its end would close all
 
-async def _cancel(agent, condition):
-    await cancelled_after(asyncio.ensure_future(agent.arun("Hi")), condition)
+    assert asyncio.run(main())
 
 
 def test_35_a_cancelled_run_is_told_kept_and_recorded(serve, tmp_path):

@@ -192,7 +192,7 @@ def test_10_defaults_are_offered_and_kept(serve):
     ("arguments", "words"),
     [
         ({"n": "many", "colour": "red"}, r"n: .*integer"),
-        ({"n": 1, "colour": "green"}, r"colour: .*'red' or 'blue'"),
+        ({"n": 1, "colour": "green"}, r'colour: .*"red" or "blue"'),
         ({"n": 0, "colour": "red"}, r"n: .*1"),
         ({"colour": "red"}, "n: missing"),
         ({"n": 1, "colour": "red", "x": 1}, "x: there is no such argument"),

@@ -35,7 +35,7 @@ from agentroute import (
     Usage,
     resolve_model,
 )  # fmt: skip
-from agentroute.cli import main
+from agentroute.cli.commands import commands
 from tests.ipython.kernels import kernel
 from tests.promises.conftest import KEY, config_file, contents, run_script
 
@@ -504,16 +504,18 @@ def test_history_is_compacted_before_each_turn(openrouter):
 @pytest.mark.parametrize(
     ("policy", "sent"),
     [
-        (None, ["u1", "a1", "u2", "a2", "u3"]),
-        (HistorySlidingWindow(window_size=3), ["u2", "a2", "u3"]),
-        (HistoryTruncate(max_tokens=1), ["u3"]),
+        (None, [["u1", "a1", "u2", "a2", "u3"], ["u1", "a1", "u2", "a2", "u3", None, "seen"]]),
+        (HistorySlidingWindow(window_size=3), [["u2", "a2", "u3"], ["u3", None, "seen"]]),
+        (HistoryTruncate(max_tokens=4), [["u2", "a2", "u3"], ["u3", None, "seen"]]),
     ],
 )
 def test_a_strategy_is_attached_with_history(openrouter, policy, sent):
     """History: a strategy is attached with `history=`."""
-    server = openrouter("Hello.")
-    Agent(name="chat", model="claude-sonnet-4", memory=remembering(conversation(4)), history=policy).run("u3")
-    assert contents(server.requests[0]) == sent
+    server = openrouter(ToolCall("1", "look", {}), "Hello.")
+    agent = Agent(name="chat", model="claude-sonnet-4", memory=remembering(conversation(4)), history=policy)
+    agent.tool(lambda: "seen", name="look")
+    agent.run("u3")
+    assert [contents(body) for body in server.requests] == sent
 
 
 def test_the_sliding_window_keeps_the_last_messages(openrouter):
@@ -735,7 +737,7 @@ def test_streaming_is_shipped_and_deployment_is_a_placeholder(openrouter):
 
 def test_the_deploy_command_says_what_is_not_there_yet():
     """Platform: the command `deploy` is older than the SDK. Decided: it says that hosting does not exist yet, and fails."""
-    done = CliRunner().invoke(main, ["deploy"])
+    done = CliRunner().invoke(commands, ["deploy"])
     assert done.exit_code != 0
     assert "not" in done.output and "yet" in done.output and "No such command" not in done.output
 
@@ -778,5 +780,5 @@ def test_agents_are_orchestrated_with_plain_python(openrouter):
 
 def test_the_commands_of_the_page_exist():
     """Where to next: the command line has login, deploy, logs and list."""
-    shown = CliRunner().invoke(main, ["--help"]).output
+    shown = CliRunner().invoke(commands, ["--help"]).output
     assert [name for name in ("login", "deploy", "logs", "list") if f"\n  {name} " not in shown] == []

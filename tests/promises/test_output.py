@@ -1,21 +1,28 @@
 """Structured output: any type in every mode, corrected within `retries` exactly, refusals and cut answers errors of their own."""
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import json
+import re
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from agentroute import Agent, Context, ErrorConfig, LLMRequest, Retry, ToolCall, tool
+import agentroute
+from agentroute import Agent, Context, ErrorConfig, LLMRequest, Retry, ToolCall, errors, output, tool
 from agentroute.errors import ErrorOutput, ErrorRefused, ErrorRun, ErrorTruncated
 from agentroute.message import LLMResponse
-from agentroute.output import OutputSpec, strict_schema
+from agentroute.output import OutputSpec, output_spec, strict_schema
+from agentroute.schema import Invalid
 from agentroute.testing import ModelFunction, ModelScripted
 from tests.server import ModelServer, Raw
 
@@ -323,6 +330,67 @@ def test_json_in_a_text_answer_is_read_wherever_it_stands(text, mode):
     assert asked(Invoice, mode, text).run("go").output == Invoice(**INVOICE)
 
 
+PROSE = [
+    'Use {braces}. Answer: {"amount": 2}',
+    '{"amount": 2} Hope {that} helps',
+    '<think>maybe {"amount": 1}</think>{"amount": 2}',
+    'Example: {"amount": 1} … the answer is {"amount": 2}.',
+    'Example:\n```json\n{"amount": 1}\n```\nThe answer:\n```json\n{"amount": 2}\n```',
+    '```json\n{"amount": 2}\n``` as said in [1] and [2]',
+    'The set {1, 2}, the list [x], the call f({"amount": 2})',
+    '{"amount": 2} (not {"total": 3})',
+    "{'amount': 1} in Python, {\"amount\": 2} in JSON",
+    '[see {"amount": 2}]',
+    'Broken: {"amount": 1,}. Mended: {"amount": 2}',
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", PROSE)
+def test_json_is_found_among_other_brackets_and_the_last_that_fits_is_the_answer(text, mode):
+    assert asked(Refund, mode, text, retries=0).run("go").output == Refund(amount=2)
+
+
+PARTS = [
+    '{"name": "a", "parts": [{"name": "b", "parts": []}]',
+    '{"name": "a", "parts": [{"name": "b", "parts": []},]}',
+    '{"name": "a" "parts": [], "or": {"name": "b", "parts": []}}',
+    '[{"name": "a", "parts": []}, {"name": "b", "parts": []},',
+    'Perhaps {"name": "b", "parts": []}. No: {"name": "a", "par',
+    '{"name": "say \\"}\\"", "parts": [{"name": "b", "parts": []}]',
+]
+
+
+@pytest.mark.parametrize("text", PARTS)
+def test_a_part_of_a_broken_answer_is_not_taken_for_the_answer(text):
+    with pytest.raises(Invalid, match="not valid JSON"):
+        OutputSpec(Node).parse(text)
+
+
+def test_what_is_broken_is_told_where_it_stands():
+    with pytest.raises(Invalid, match="not valid JSON: trailing comma at line 3"):
+        OutputSpec(Refund).parse('Here you are:\n\n```json\n{\n  "amount": 2,\n}\n```\nAnything else?')
+
+
+@given(st.text("[]{}\",:\\1 ta\n`"), st.sampled_from(MODES))
+def test_any_text_is_read_or_told_to_be_wrong(text, mode):
+    with contextlib.suppress(Invalid):
+        assert all(type(item) is int for item in output_spec(list[int], mode).parse(text))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["[", "{", '{"', '["a"b]', "[1x]", "[1] ", '{"a":', '[{"', '\\"[1', "```\n1\n```"])
+def test_reading_a_long_text_takes_no_longer_than_it_is(piece):
+    with pytest.raises(Invalid):
+        OutputSpec(Refund).parse('{"' + piece * (400_000 // len(piece)))
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), [(int, "So:\n```\n42\n```", 42), (Colour, '```json\n"red"\n```', Colour.RED)])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bare_value_in_a_code_fence_is_read(kind, text, value, mode):
+    assert asked(kind, mode, text, retries=0).run("go").output == value
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "```json\n[1, 2]\n```", "The numbers are [1, 2].", '{"value": [1, 2]}'])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_list_in_a_text_answer_is_read(text, mode):
@@ -342,6 +410,40 @@ def test_a_text_without_the_answer_is_corrected(text, mode):
     assert agent.model.requests[1].messages[-1].role == "user"
 
 
+TOLD = [
+    (Literal["a", "b"], "Maybe", 'expected "a" or "b" (got "Maybe")', '"enum": ["a", "b"]'),
+    (int, "a dozen", 'expected an integer (got "a dozen")', '{"type": "integer"}'),
+    (bool, "perhaps", 'expected true or false (got "perhaps")', '{"type": "boolean"}'),
+    (Annotated[str, Field(max_length=3)], "abcdef", 'must have at most 3 characters (got "abcdef")', '"maxLength": 3'),
+    (Invoice, "I do not know.", 'expected an object (got "I do not know.")', '"required": ["number", "total"]'),
+    (Invoice, 'It is {"number": "1"}.', "total: missing; it is required", '"required": ["number", "total"]'),
+    (list[int], "One and two.", 'expected an array (got "One and two.")', '"items": {"type": "integer"}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "problem", "schema"), TOLD)
+def test_a_correction_in_text_mode_says_what_did_not_fit_and_shows_the_type(kind, text, problem, schema):
+    agent = Agent("a", model=ModelFunction(lambda request: text), output=kind, output_mode="text")
+    with pytest.raises(ErrorOutput):
+        agent.run("go")
+    told = agent.model.requests[1].messages[-1].content
+    assert told.startswith(f"The answer does not fit:\n{problem}\nAnswer again, with JSON that fits this JSON Schema, and with nothing else:\n")
+    assert schema in told
+
+
+@pytest.mark.parametrize("kind", [int, Invoice], ids=["int", "Invoice"])
+def test_a_correction_in_prompted_mode_shows_the_schema_again(kind):
+    agent = Agent("a", model=ModelFunction(lambda request: "Who knows?"), output=kind, output_mode="prompted")
+    with pytest.raises(ErrorOutput):
+        agent.run("go")
+    first, second = agent.model.requests
+    schema = first.messages[0].content.partition("\n")[2]
+    told = second.messages[-1].content
+    assert told.startswith("The answer does not fit:\nexpected JSON, and there is none in it\n")
+    assert told.endswith(schema)
+    assert json.loads(schema) == OutputSpec(kind).schema
+
+
 def test_text_inside_the_arguments_is_no_answer():
     agent = asked(list[int], "tool", ToolCall("1", "final_answer", {"value": "neither of [1, 2]"}), ToolCall("2", "final_answer", {"value": [3]}))
     assert agent.run("go").output == [3]
@@ -355,6 +457,82 @@ def test_an_answer_beside_other_calls_wins_and_they_are_not_run():
 
     agent = asked(Invoice, "tool", [ToolCall("1", "look", {"a": 1}), ToolCall("2", "final_answer", INVOICE)], tools=[look])
     assert (agent.run("go").output, ran) == (Invoice(**INVOICE), [])
+
+
+WRONG = ToolCall("1", "final_answer", {"number": "1"})
+OTHER = ToolCall("2", "final_answer", {"total": 2})
+RIGHT = ToolCall("3", "final_answer", INVOICE)
+
+
+@pytest.mark.parametrize("calls", [[WRONG, RIGHT], [RIGHT, WRONG], [WRONG, OTHER, RIGHT]], ids=["second", "first", "third"])
+def test_of_several_answers_in_one_turn_the_first_that_fits_wins(calls):
+    result = asked(Invoice, "tool", calls, retries=0).run("go")
+    assert (result.output, result.usage.model_calls) == (Invoice(**INVOICE), 1)
+    assert result.messages[-1] == {"role": "assistant", "content": json.dumps(INVOICE)}
+
+
+def test_of_several_answers_the_first_that_stands_before_the_validators_wins():
+    agent = asked(Invoice, "tool", [ToolCall("1", "final_answer", {"number": "1", "total": -1}), RIGHT], retries=0)
+
+    @agent.output_validator
+    def check(ctx: Context, output: Invoice) -> None:
+        if output.total < 0:
+            raise Retry("must be positive")
+
+    assert agent.run("go").output == Invoice(**INVOICE)
+
+
+def test_of_several_wrong_answers_each_is_told_its_own_problem():
+    look_up = ToolCall("4", "look", {"a": 1})
+    agent = asked(Invoice, "tool", [WRONG, look_up, OTHER], RIGHT, tools=[look], retries=1)
+    assert agent.run("go").output == Invoice(**INVOICE)
+    told = {message.tool_call_id: message.content for message in agent.model.requests[1].messages if message.role == "tool"}
+    assert list(told) == ["1", "4", "2"]
+    assert "total: missing" in told["1"] and "number" not in told["1"]
+    assert told["4"].startswith("Not run")
+    assert "number: missing" in told["2"] and "total" not in told["2"]
+
+
+# ---- what is kept between runs
+
+
+def test_a_type_is_put_into_a_schema_once_for_all_runs_and_copies_of_an_agent(monkeypatch):
+    made: list[Any] = []
+
+    class Counted(OutputSpec):
+        def __init__(self, kind: Any, mode: str = "auto") -> None:
+            made.append(kind)
+            super().__init__(kind, mode)
+
+    monkeypatch.setattr(output, "OutputSpec", Counted)
+    kind = Annotated[list[Invoice], {"no": "hash"}]
+    agent = Agent("a", model=ModelFunction(lambda request: answer("tool", list[Invoice], [INVOICE])), output=kind)
+    outputs = [one.run("go").output for one in (agent, agent, agent.replace(name="b"))]
+    assert (outputs, len(made)) == ([[Invoice(**INVOICE)]] * 3, 1)
+
+
+class Dollars(BaseModel):
+    amount: float
+
+
+def test_equal_types_are_kept_apart_because_the_first_that_fits_is_the_value():
+    one, other = Refund | Dollars, Dollars | Refund
+    assert one == other
+    assert [output_spec(kind).parse('{"amount": 1}') for kind in (one, other)] == [Refund(amount=1), Dollars(amount=1)]
+
+
+def test_modes_are_kept_apart():
+    assert [output_spec(Invoice, mode).mode for mode in MODES] == ["tool", "tool", "native", "prompted", "text"]
+
+
+def test_a_type_that_cannot_be_used_is_looked_at_again():
+    class Late(BaseModel):
+        inner: "Inner"  # noqa: F821
+
+    with pytest.raises(ErrorConfig, match="no JSON Schema"):
+        output_spec(Late)
+    Late.model_rebuild(_types_namespace={"Inner": Invoice})
+    assert output_spec(Late).parse(json.dumps({"inner": INVOICE})).inner == Invoice(**INVOICE)
 
 
 # ---- validators
@@ -478,3 +656,18 @@ def test_a_refusal_on_the_wire_is_told_as_one():
     body = {"id": "1", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     with ModelServer([Raw(body=[json.dumps(body).encode()])]) as server, pytest.raises(ErrorRefused, match="I will not"):
         Agent("a", model=server.model, api_key="k", output=Invoice, output_mode="native").run("go")
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.startswith("Error")])
+def test_every_error_is_found_at_the_top_of_the_package(name):
+    assert name in agentroute.__all__
+    assert getattr(agentroute, name) is getattr(errors, name)
+
+
+def test_the_guide_tells_of_every_error():
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    told = re.findall(r"`(Error\w+)`", "".join(re.findall(r"^\| `Error[^|]+\|", guide, re.MULTILINE)))
+    assert ["ErrorAgent", *sorted(told)] == [name for name in sorted(errors.__all__) if name.startswith("Error")]

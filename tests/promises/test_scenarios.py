@@ -402,15 +402,18 @@ def test_15_a_long_conversation_with_each_policy(openrouter, policy, sent):
 
 def test_16_a_policy_sends_less_and_the_file_keeps_all(openrouter, tmp_path):
     """16: a policy and MemorySQLite on one agent."""
-    server = openrouter(lambda body: f"a{contents(body)[-1][1:]}", repeat=True)
+    looks = [ToolCall(number, "look", {}) for number in "12"]
+    server = openrouter(*(f"a{number}" for number in range(1, 6)), *looks, "a6")
     memory = MemorySQLite(tmp_path / "agent.db")
     agent = Agent("assistant", model="claude-sonnet-4", memory=memory, history=HistorySlidingWindow(window_size=3))
-    for number in range(1, 6):
+    seen = iter(["first", "second"])
+    agent.tool(lambda: next(seen), name="look")
+    for number in range(1, 7):
         agent.run(f"u{number}")
-    assert [contents(body) for body in server.requests] == [["u1"], *[[f"u{n - 1}", f"a{n - 1}", f"u{n}"] for n in range(2, 6)]]
-    assert [message.content for message in asyncio.run(memory.get_messages())] == [
-        f"{who}{n}" for n in range(1, 6) for who in "ua"
-    ]
+    before = [["u1"], *[[f"u{n - 1}", f"a{n - 1}", f"u{n}"] for n in range(2, 7)]]
+    assert [contents(body) for body in server.requests] == [*before, ["u6", None, "first"], ["u6", None, "second"]]
+    kept = [f"{who}{n}" for n in range(1, 6) for who in "ua"] + ["u6", None, "first", None, "second", "a6"]
+    assert [message.content for message in asyncio.run(memory.get_messages())] == kept
 
 
 def test_17_a_history_of_ones_own(openrouter):

@@ -31,7 +31,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import core_schema
 
 import agentroute
-from agentroute import Agent, Context, ErrorConfig, ErrorTool, Retry, Tool, ToolCall, tool
+from agentroute import Agent, Context, ErrorConfig, ErrorTool, Result, Retry, Tool, ToolCall, tool
 from agentroute.schema import Invalid
 from agentroute.testing import ModelFunction, ModelScripted
 from agentroute.tools import result_text
@@ -536,6 +536,32 @@ DOCSTRINGS = {
 }
 
 
+PARTS = {  # docstrings of every shape: what the tool is said to do, and its parameters
+    "parameters, no summary": ("\n    Args:\n        a: The a.\n            And more.\n        b (int): The b.\n    ", "", {"a": "The a. And more.", "b": "The b."}),
+    "parameters on the first line": ("Args:\n        a: The a.\n        b: The b.\n    ", "", {"a": "The a.", "b": "The b."}),
+    "parameters on the first line, then more": ("Args:\n        a: The a.\n\n    Use it seldom.\n    ", "Use it seldom.", {"a": "The a."}),
+    "reST parameters, no summary": ("\n    :param a: The a.\n    :param b: The b.\n    ", "", {"a": "The a.", "b": "The b."}),
+    "prose after Args": ("Does.\n\n    Args:\n        a: The a.\n\n    Use it seldom.\n    ", "Does.\n\nUse it seldom.", {"a": "The a."}),
+    "prose after Raises": ("Does.\n\n    Args:\n        a: The a.\n\n    Raises:\n        ValueError: no a.\n\n    Use it seldom.\n    ", "Does.\n\nUse it seldom.", {"a": "The a."}),
+    "prose after reST fields": ("Does.\n\n    :param a: The a.\n        And more.\n    :raises ValueError: no a.\n\n    Use it seldom.\n    ", "Does.\n\nUse it seldom.", {"a": "The a. And more."}),
+    "a section of its own": ("Does.\n\n    Args:\n        a: The a.\n\n    Usage:\n        Once a day.\n\n    Returns:\n        The c.\n    ", "Does.\n\nUsage:\n    Once a day.", {"a": "The a."}),
+    "Raises in words": ("Does.\n\n    Raises:\n        When there is no a.\n\n    Args:\n        a: The a.\n    ", "Does.", {"a": "The a."}),
+    "two sections of parameters": ("Does.\n\n    Args:\n        a: The a.\n\n    Keyword Args:\n      b: The b.\n    ", "Does.", {"a": "The a.", "b": "The b."}),
+    "an empty section": ("Does.\n\n    Args:\n\n    Returns:\n        The c.\n    ", "Does.", {}),
+    "a title that is none": ("Does.\n\n    Parameters:\n    - a\n    - b\n    ", "Does.\n\nParameters:\n- a\n- b", {}),
+    "parameters in a style of its own": ("Does.\n\n    Args:\n        a - The a.\n    ", "Does.\n\nArgs:\n    a - The a.", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "description", "described"), PARTS.values(), ids=PARTS)
+def test_a_docstring_is_description_and_parameters_and_no_prose_is_lost(text, description, described):
+    def do(a: int, b: int = 2): ...
+
+    do.__doc__ = text
+    assert tool(do).description == description
+    assert {name: parameter["description"] for name, parameter in shown(do).items() if "description" in parameter} == described
+
+
 @pytest.mark.parametrize("style", DOCSTRINGS)
 def test_docstrings_describe_the_tool_and_its_parameters(style):
     def find(first: int, second: int = 2): ...
@@ -591,9 +617,12 @@ WRONG = [
     (str, 5, "value: expected a string (got 5)"),
     (bool, "perhaps", 'value: expected true or false (got "perhaps")'),
     (int | list[int], "x", 'value: expected an integer or an array (got "x")'),
-    (Colour, "green", "value: expected 'red' or 'blue' (got \"green\")"),
-    (Literal[Colour.RED], "green", "value: expected 'red' (got \"green\")"),
-    (Literal["a", 1], "b", "value: expected 'a' or 1 (got \"b\")"),
+    (Colour, "green", 'value: expected "red" or "blue" (got "green")'),
+    (Literal[Colour.RED], "green", 'value: expected "red" (got "green")'),
+    (Literal["a", 1, None], "b", 'value: expected "a", 1 or null (got "b")'),
+    (Literal["it's", "x or None", True], "b", 'value: expected "it\'s", "x or None" or true (got "b")'),
+    (Literal['a", b', "ü\n"], "b", 'value: expected "a\\", b" or "ü\\n" (got "b")'),
+    (Annotated[dt.timedelta, Field(gt=dt.timedelta(hours=1))], "PT1S", 'value: must be more than 1 hour (got "PT1S")'),
     (dt.date, "soon", 'value: expected a date such as 2026-01-31 (got "soon")'),
     (dt.datetime, "soon", 'value: expected a date and time such as 2026-01-31T14:30:00Z (got "soon")'),
     (dt.timedelta, "long", 'value: expected a duration such as PT90S (90 seconds) (got "long")'),
@@ -605,7 +634,7 @@ WRONG = [
     (Place, [], "value: expected an object (got [])"),
     (Order, {"items": [{"name": 1}, {}]}, 'value.items[0].name: expected a string (got 1)\nvalue.items[1].name: missing; it is required'),
     (Item | Place, {"x": 1}, "value.name (as Item): missing; it is required\nvalue.city (as Place): missing; it is required\nvalue.x (as Place): there is no such argument"),
-    (Pet, {"kind": "cow"}, "value.kind: expected one of 'cat', 'dog' (got \"cow\")"),
+    (Pet, {"kind": "cow"}, 'value.kind: expected one of "cat", "dog" (got "cow")'),
     (Pet, {}, "value.kind: missing; it is required"),
     (Pet, {"kind": "cat"}, "value.lives: missing; it is required"),
     (Annotated[int, Field(ge=1)], 0, "value: must be at least 1 (got 0)"),
@@ -748,6 +777,19 @@ class Report:
     when: Any = None
 
 
+@dataclasses.dataclass
+class Counted:
+    n: int
+    _seen: int = 5
+    later: int = dataclasses.field(init=False)
+
+
+@pydantic.dataclasses.dataclass
+class CheckedCount:
+    n: int
+    _seen: int = 5
+
+
 class Wrapped(BaseModel, arbitrary_types_allowed=True):
     held: Any = None
 
@@ -781,6 +823,12 @@ RESULTS = [
     ("text", "ü as it is", "ü as it is"),
     ("Enum of texts", ColourText.RED, "red"),
     ("numpy text", numpy.str_("x"), "x"),
+    ("dataclass with a field of its own", Counted(1), '{"n":1}'),
+    ("pydantic dataclass with a field of its own", CheckedCount(1), '{"n":1}'),
+    ("Result of another agent", Result("It is 3.", messages=[{"role": "system", "content": "secret"}]), "It is 3."),
+    ("Result with a model", Result(Item(name="a")), '{"name":"a","price":"0"}'),
+    ("Result without an answer", Result(None, interrupted=True), "(no output)"),
+    ("Results inside", {"each": [Result("a"), Result(None)], "held": Report(Result("b"))}, '{"each":["a",null],"held":{"frame":"b","when":null}}'),
     ("text of half characters", "a\ud83d\ude00b\ud83d", "a😀b\ufffd"),
     ("half a character inside", {"a": "\ud83d"}, '{"a":"\ufffd"}'),
     ("non-ASCII inside", {"ü": "é"}, '{"ü":"é"}'),
@@ -909,6 +957,92 @@ def test_a_long_result_is_cut_with_a_note_and_never_inside_a_character():
     assert text == "😀" * 51 + "\n[cut: 49 more characters]"
 
 
+def test_a_tool_that_returns_the_result_of_an_agent_tells_its_answer_only():
+    inner = Agent("inner", model=ModelScripted(["It is 3."]), instructions="a secret")
+    model = ModelScripted([ToolCall("1", "ask", {}), "done"])
+    Agent("outer", model=model, tools=[tool(name="ask")(lambda: inner.run("1+2?"))]).run("go")
+    assert model.requests[1].messages[-1].content == "It is 3."
+
+
+# ---- a Tool made a tool again
+
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def check_it(ctx, arguments):
+    return True
+
+
+def guarded(x: int = 1) -> str:
+    """Wipes it."""
+    return f"wiped {x}"
+
+
+AGAIN = {
+    "agent.tool": lambda agent, made: agent.tool(made),
+    "agent.tool with an option": lambda agent, made: agent.tool(description="Wipes it.")(made),
+    "tool": lambda agent, made: agent.tool(tool(made)),
+    "tool with an option": lambda agent, made: agent.tool(tool(name="wipe")(made)),
+    "from_function": lambda agent, made: agent.tool(Tool.from_function(made)),
+    "tools=": lambda agent, made: Agent("a", tools=[made]).tools[0],
+    "partial": lambda agent, made: Agent("a", tools=[functools.partial(made, x=2)]).tools[0],
+    "a decorator over it": lambda agent, made: agent.tool(logged(made)),
+    "a partial of a decorator over it": lambda agent, made: agent.tool(functools.partial(logged(made))),
+}
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+@pytest.mark.parametrize("gate", [True, check_it])
+def test_a_tool_made_a_tool_again_keeps_its_options(again, gate):
+    made = tool(name="wipe", needs_approval=gate, timeout=5)(guarded)
+    kept = again(Agent("a"), made)
+    assert (kept.name, kept.description, kept.needs_approval, kept.timeout) == ("wipe", "Wipes it.", gate, 5)
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+def test_a_gate_holds_however_often_a_tool_is_decorated(again):
+    ran = []
+
+    @tool(name="wipe", needs_approval=True)
+    def danger(x: int = 1) -> None:
+        """Wipes it."""
+        ran.append(x)
+
+    model = ModelScripted([ToolCall("1", "wipe", {}), "done"])
+    Agent("b", model=model, tools=[again(Agent("a"), danger)]).run("go")
+    assert ran == []
+    assert "needs approval" in model.requests[1].messages[-1].content
+
+
+def test_a_tool_is_taken_as_it_is_and_options_make_a_copy():
+    made = tool(needs_approval=True, timeout=5)(guarded)
+    first, second = Agent("a"), Agent("b")
+    assert first.tool(made) is tool(made) is Tool.from_function(made) is made
+    changed = second.tool(needs_approval=False, timeout=None, name="clean", description="Cleans.")(made)
+    assert (changed.name, changed.description, changed.needs_approval, changed.timeout) == ("clean", "Cleans.", False, None)
+    assert (made.name, made.description, made.needs_approval, made.timeout) == ("guarded", "Wipes it.", True, 5)
+    assert changed(x=3) == "wiped 3"
+
+
+def test_a_changed_tool_keeps_its_schema_and_context():
+    made = Tool("look", "Looks.", {"type": "object"}, lambda ctx, **values: (ctx.deps, values), takes_context=True)
+    changed = tool(timeout=5)(made)
+    assert (changed.params_schema, changed.takes_context, changed.timeout) == ({"type": "object"}, True, 5)
+    assert received(changed, {"a": 1}, deps="deps") == ("deps", {"a": 1})
+
+
+def test_a_partial_of_a_tool_offers_what_is_left():
+    made = tool(needs_approval=True)(guarded)
+    assert received(functools.partial(made, 7), {}) == "wiped 7"
+    assert shown(functools.partial(made, 7)) == {}
+
+
 # ---- names and registration
 
 
@@ -930,6 +1064,23 @@ def test_two_different_functions_of_one_name_are_an_error():
     agent = Agent("a", tools=[plain])
     with pytest.raises(ErrorConfig, match="another tool named 'plain'"):
         agent.tool(name="plain")(coroutine)
+
+
+@pytest.mark.parametrize("method", ["run", "arun", "stream", "events"])
+@pytest.mark.parametrize("add", [lambda item: Agent("a", tools=[item]), lambda item: Agent("a").tool(item), lambda item: Agent("a", tools=[tool(name="ask")(item)])])
+def test_an_agents_own_run_as_a_tool_is_refused_with_what_to_write(add, method):
+    other = Agent("other")
+    with pytest.raises(ErrorConfig, match=r"write a function that returns agent\.run\(…\)\.output"):
+        add(getattr(other, method))
+
+
+def test_an_agent_may_have_methods_that_are_tools():
+    class Shop(Agent):
+        def order_status(self, order_id: int) -> str:
+            return f"{self.name} {order_id}"
+
+    shop = Shop("north")
+    assert received(shop.tool(shop.order_status), {"order_id": 5}) == "north 5"
 
 
 def test_a_decorated_function_stays_what_it_was():

@@ -7,9 +7,10 @@ import pytest
 
 from agentroute import errors
 from agentroute.message import LLMRequest, LLMResponse, Message
-from agentroute.models import wire
-from agentroute.models.wire import StreamFold, request_body, response_of
+from agentroute.models import wire, wire_request
+from agentroute.models.wire import StreamFold, response_of
 from agentroute.models.wire_errors import error_of
+from agentroute.models.wire_request import request_body
 
 
 def body_of(**fields) -> dict:
@@ -69,8 +70,8 @@ def test_a_half_character_is_sent_as_a_replacement():
 
 
 def test_an_empty_tool_result_is_never_sent_empty():
-    request = LLMRequest("m", [Message("tool", "", tool_call_id="1")])
-    assert json.loads(request_body(request, stream=False))["messages"][0]["content"] == "(no output)"
+    request = LLMRequest("m", [Message("assistant", None, [call()]), Message("tool", "", tool_call_id="c1")])
+    assert json.loads(request_body(request, stream=False))["messages"][1]["content"] == "(no output)"
 
 
 def test_what_a_provider_wants_echoed_comes_back_unchanged():
@@ -136,7 +137,7 @@ def test_an_unchanged_message_is_put_into_json_once(monkeypatch):
     messages = [Message("assistant", None, [call()]), Message("tool", "x", tool_call_id="c1"), Message("user", [{"type": "text", "text": "a"}])]
     request_body(LLMRequest("m", messages), stream=False)
     encoded = []
-    monkeypatch.setattr(wire, "_encode_message", encoded.append)
+    monkeypatch.setattr(wire_request, "_encode_message", lambda message, form: encoded.append(message))
     request_body(LLMRequest("m", messages), stream=False)
     assert encoded == []
 
@@ -152,6 +153,10 @@ def test_an_unchanged_message_is_put_into_json_once(monkeypatch):
 def test_a_body_without_an_answer_is_an_error(payload):
     with pytest.raises(errors.ErrorModel):
         response_of(payload)
+
+
+def test_an_answer_in_the_wrong_place_is_found():
+    assert response_of({"id": None, "choices": None, "provider": answer({"content": "hi"})}).content == "hi"
 
 
 @pytest.mark.parametrize(

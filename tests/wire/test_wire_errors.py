@@ -124,6 +124,34 @@ def test_a_rate_limit_is_none(body):
     assert type(error(429, body)) is errors.ErrorModelRateLimit
 
 
+# ---- what is no matter of the key ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"metadata": {"reasons": ["violence"], "flagged_input": "kill the proc…", "provider_name": "x"}}, errors.ErrorModelRequest),
+        ({"metadata": {"patterns": ["ssn"]}}, errors.ErrorModelRequest),
+        ({"availability": {"code": "region_restricted", "retryable": False}}, errors.ErrorModelRequest),
+        ({}, errors.ErrorModelKey),
+        ({"metadata": {"provider_name": "x"}}, errors.ErrorModelKey),
+    ],
+)
+def test_a_prompt_that_is_refused_is_no_matter_of_the_key(fields, kind):
+    assert type(error(403, {"error": {"code": 403, "message": "no", **fields}})) is kind
+
+
+INNER = json.dumps({"error": {"message": "the words of the provider behind", "code": "context_length_exceeded"}})
+
+
+@pytest.mark.parametrize("body", [{"detail": INNER}, {"error": {"message": INNER, "code": 400}}, {"error": {"message": json.dumps([json.loads(INNER)])}}, {"error": INNER}])
+def test_what_another_provider_said_is_taken_out_of_its_wrapping(body):
+    found = error(400, body)
+    assert found.too_long
+    assert "the words of the provider behind" in str(found)
+    assert "{" not in str(found)
+
+
 # ---- errors under status 200 --------------------------------------------------------------------------------------
 
 
