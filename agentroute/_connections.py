@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -36,6 +37,9 @@ _CERTIFICATES = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
 @cache
 def library() -> Any:
     """The HTTP library, imported when the first request is made."""
+    for core in ("httpcore", "httpcore2"):
+        for part in ("http11", "connection", "proxy"):
+            logging.getLogger(f"{core}.{part}").addFilter(_says_no_headers)
     try:
         import httpx2
 
@@ -44,6 +48,13 @@ def library() -> Any:
         import httpx
 
         return httpx
+
+
+def _says_no_headers(record: logging.LogRecord) -> bool:
+    """A log record of the library, at DEBUG, without the headers of an answer: a proxy may send a key back in them."""
+    if isinstance(record.msg, str) and "headers" in record.msg:
+        record.msg = record.msg.partition(" return_value=")[0]
+    return True
 
 
 # ---- the way of a request -----------------------------------------------------------------------------------------

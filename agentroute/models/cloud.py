@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from .. import _http
 from .._sse import SSEDecoder
-from ..config import Headers, Secret, SecretLike, checked_url
+from ..config import Headers, Secret, SecretLike, checked_url, without_keys
 from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelConnection, ErrorModelResponse
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
@@ -91,7 +91,14 @@ class ModelCloud:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ErrorConfig(f"{name} must be a positive number of seconds, not {seconds!r}")
         self.model_id = model_id
-        self.base_url, login = _without_login(checked_url(base_url))
+        problem: ErrorConfig | None = None
+        try:
+            self.base_url, login = _without_login(checked_url(base_url))
+        except ErrorConfig as error:
+            problem = error.with_traceback(None)
+        if problem is not None:
+            base_url = ""  # tracebacks may show local variables
+            raise problem
         self.timeout = timeout
         self.idle_timeout = idle_timeout
         self.headers = Headers({**login, **headers})
@@ -225,14 +232,20 @@ class ModelCloud:
 
     def _without_keys(self, error: ErrorAgent, key: Secret | None) -> ErrorAgent:
         """The same error with all keys struck out, should a provider have echoed one, and without the frames that read it."""
-        keys = [value.removeprefix("Basic ") for name, value in self.headers.items() if _KEY_HEADER.search(name)]
-        for text in [*keys, key.reveal() if key else ""]:
-            if len(text) >= 4:
-                error.args = tuple(str(arg).replace(text, "[key]") for arg in error.args)
-                for name, value in error.__dict__.items():
-                    if isinstance(value, str):
-                        error.__dict__[name] = value.replace(text, "[key]")
+        sent = [value for name, value in self.headers.items() if _KEY_HEADER.search(name)]
+        keys = [*map(_secret_of, sent), *(value.removeprefix("Basic ") for value in sent), key.reveal() if key else ""]
+        error.args = tuple(without_keys(str(arg), keys) for arg in error.args)
+        for name, value in error.__dict__.items():
+            if isinstance(value, str):
+                error.__dict__[name] = without_keys(value, keys)
         return error.with_traceback(None)
+
+
+def _secret_of(header: str) -> str:
+    """The password in the value of a header; without one, the value."""
+    if not header.startswith("Basic "):
+        return header
+    return base64.b64decode(header.removeprefix("Basic ")).decode("utf-8", "replace").partition(":")[2]
 
 
 @dataclass
@@ -337,7 +350,7 @@ def _whole(reply: _http.Reply, call: _Call) -> LLMResponse:
     """The response in a body that came as one, be it a completion object or a stream."""
     call.generation = reply.headers.get("x-generation-id")
     if reply.status != 200 and not (reply.status == 400 and b"tool_use_failed" in reply.body and failed_calls(reply.body)):
-        raise error_of(reply.status, reply.headers, reply.body, model=call.request.model, place=_http.where(call.url))
+        raise error_of(reply.status, reply.headers, reply.body, model=call.request.model, place=_http.where(call.url), kind=call.place[1])
     fold, payload = StreamFold(), None
     try:
         if reply.body.lstrip().startswith((b"data:", b"event:", b":")):

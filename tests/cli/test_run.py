@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -291,3 +292,35 @@ def test_a_model_on_this_machine_answers(smollm2):
     assert done.returncode == 0
     assert len(done.stdout.split()) > 3
     assert " 20 out, $0, " in done.stderr
+
+
+def test_all_that_a_local_model_lacks_is_told_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("AGENTROUTE_CACHE", str(tmp_path))
+    weights = "run `agentroute local pull smollm2` (93 MB, once)"
+    assert run("run", "local/smollm2", "Hi").stderr == f"Error: the weights of smollm2 are not on this machine: {weights}\n"
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as where it is not installed
+    package = 'a local model needs xllamacpp: pip install "agentroute[local]"'
+    assert run("run", "local/smollm2", "Hi").stderr == f"Error: {package}; then {weights}, for its weights are not on this machine either\n"
+
+
+# ---- a key that is refused --------------------------------------------------------------------------------------------
+
+REFUSED = Raw(401, [b'{"error": {"message": "no such user"}}'])
+
+
+@pytest.mark.parametrize("model", ["ollama/llama3", "{base_url}/m", "m --base-url {base_url}"])
+def test_an_endpoint_of_ones_own_that_wants_a_key_is_told_where_one_goes(model, monkeypatch):
+    """Keys of the environment and of login never go there, so they are not named."""
+    with ModelServer([REFUSED]) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.base_url.removesuffix("/v1"))
+        name, *options = model.format(base_url=server.base_url).split()
+        result = run("run", name, "Hi", *options)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("no such user; check the API key: api_key=, or --api-key-env on the command line\n")
+    assert "login" not in result.stderr
+
+
+def test_a_key_that_openrouter_refuses_is_told_where_it_may_be(openrouter):
+    openrouter.answers = [REFUSED]
+    result = run("run", "claude-sonnet-4", "Hi")
+    assert result.stderr.endswith("no such user; check the API key: AGENTROUTE_API_KEY, api_key=, or `agentroute login`\n")

@@ -11,6 +11,7 @@ import pytest
 import agentroute
 from agentroute import ToolCall
 from tests.docs.tables import PAGE, columns_tables, with_tables
+from tests.ipython.conftest import start_kernel  # noqa: F401
 from tests.server import ModelServer
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,44 @@ def test_the_code_of_a_page_runs(page, tmp_path):
             timeout=60,
         )
         assert run.returncode == 0, run.stderr
+
+
+NOTEBOOK_LINE = re.compile(r"^.*# in a notebook: (.*)$", re.MULTILINE)
+"""A line of a page, and after these words what stands in its place in a notebook."""
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs_in_a_notebook(page, start_kernel):  # noqa: F811
+    """As cells of one real kernel, with the lines a notebook needs otherwise."""
+    with ModelServer([answer], repeat=True) as server:
+        session = start_kernel()
+        home = Path(session.run("import os; print(os.environ['HOME'])").stdout.strip())
+        (home / ".agentroute").mkdir()
+        (home / ".agentroute" / "config").write_text(f"api_key=sk-test\nopenrouter_base_url={server.base_url}\n")
+        for block in blocks(page, "python"):
+            outcome = session.run(NOTEBOOK_LINE.sub(r"\1", block), timeout=60)
+            assert outcome.status == "ok", f"{block}\n{outcome.traceback}"
+
+
+def test_the_tests_of_the_testing_page_pass(tmp_path):
+    code = "\n".join(blocks(ROOT / "docs" / "testing.md", "python"))
+    (tmp_path / "test_page.py").write_text(code)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(re.findall('^def test_', code, re.MULTILINE))} passed" in run.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_says_to_install_this_name_from_an_index(page):
+    """Until there is a release, a package of that name there is another product."""
+    assert re.findall(r"pip install \"?agentroute.*", page.read_text()) == []
+
+
+def test_a_column_that_nothing_writes_yet_says_so():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `cost_saved_usd`")]
+    assert [row.endswith("always empty until there is replay. |") for row in rows] == [True, True]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
