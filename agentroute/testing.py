@@ -289,7 +289,7 @@ def _said(response: LLMResponse, exact: bool) -> dict[str, Any]:
     calls = [(call.name, call.arguments_text) for call in map(ToolCall.from_wire, response.tool_calls)]
     usage = TurnUsage.from_wire(response.usage)
     if not exact:
-        known = [name for name, value in asdict(usage).items() if value is not None]
+        known = [name for name in ("input_tokens", "output_tokens", "cost_usd") if getattr(usage, name) is not None]
         has = {"content": bool(response.content), "refusal": bool(response.refusal)}
         return {**has, "number of tool_calls": len(calls), "known usage": known}
     return {

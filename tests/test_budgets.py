@@ -8,7 +8,19 @@ from decimal import Decimal
 import pytest
 
 import agentroute
-from agentroute import Agent, Budget, ErrorBudget, ErrorConfig, LLMRequest, LLMResponse, Message, ModelRetry, Price, ToolCall, budgets
+from agentroute import (
+    Agent,
+    Budget,
+    ErrorBudget,
+    ErrorConfig,
+    LLMRequest,
+    LLMResponse,
+    Message,
+    ModelRetry,
+    Price,
+    ToolCall,
+    budgets,
+)
 from agentroute.errors import ErrorModelServer, ErrorModelTimeout, ErrorTruncated
 from agentroute.metering import prompt_tokens_at_most
 from agentroute.models import retry

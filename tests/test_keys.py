@@ -69,9 +69,9 @@ def test_a_cancelled_request_leaves_no_frame_that_holds_the_key(way, how):
 @pytest.mark.parametrize("status", [401, 500, 200])
 def test_a_key_a_provider_sends_back_is_struck_out_before_anything_is_cut(status, position):
     body = '{"error":{"message":"' + "x" * position + KEY + '","code":401,"metadata":{"raw":"' + "y" * position + KEY + '"}}}'
-    with ModelServer([Raw(status, [body.encode()], {"content-type": "application/json", "x-request-id": KEY})], repeat=True) as server:
-        with pytest.raises(ErrorAgent) as caught:
-            run_at(server, api_key=KEY)
+    answer = Raw(status, [body.encode()], {"content-type": "application/json", "x-request-id": KEY})
+    with ModelServer([answer], repeat=True) as server, pytest.raises(ErrorAgent) as caught:
+        run_at(server, api_key=KEY)
     error = caught.value
     assert showing([str(error), repr(vars(error)), *frames(error)]) == []
 

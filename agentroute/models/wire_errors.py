@@ -29,9 +29,12 @@ _REJECTED = re.compile(r'"(?:reasons|patterns|flagged_input|availability)": ?[\[
 _CREDIT_CODE = re.compile(r"1113|13(0[89]|1\d|2[01])")  # Z.ai
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|reduce the length of the messages"
-    r"|exceeds the available context size|input token count.*exceeds the maximum|prompt is too long|prompt tokens limit exceeded",
+    r"|exceeds the available context size|input token count.*exceeds the maximum|prompt is too long|prompt tokens limit exceeded"
+    r"|ContextWindowExceeded",  # LiteLLM, whatever the provider behind it has said
     re.IGNORECASE | re.DOTALL,
 )
+_NO_SUCH_KEY = re.compile(r'"type": ?"no_db_connection"')
+"""LiteLLM where no database is connected, so that it knows its master key only; the status is 400."""
 _STATUS = {
     "invalid_request": 400,
     "invalid_request_error": 400,
@@ -237,7 +240,8 @@ def _error(status: int, message: str, code: str, *, model: str, place: str, kind
     if details["request_id"]:
         said += f" (request id {details['request_id']})"
     details["status"] = status or None
-    if status in (401, 403) and not (status == 403 and _REJECTED.search(details["body"])):
+    refused = status in (401, 403) and not (status == 403 and _REJECTED.search(details["body"]))
+    if refused or _NO_SUCH_KEY.search(details["body"]):
         return ErrorModelKey(f"{said}; {_KEY_HINTS.get(kind, _OTHER_KEY_HINT)}", **details)
     no_credit = _CREDIT.search(f"{code} {message} {details['body']}") or _CREDIT_CODE.fullmatch(code)
     if status == 402 or (status in (0, 429) and no_credit):

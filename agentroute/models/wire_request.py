@@ -61,7 +61,7 @@ def characters_of(request: LLMRequest) -> int:
     return sum(len(message.text) for message in request.messages) + sum(len(call.arguments_text) for call in calls)
 
 
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # json.dumps would make one each time
 
 
 def _encode(value: Any) -> bytes:

@@ -70,7 +70,7 @@ def running(folder: Path) -> Iterator[str]:
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_MASTER_KEY": KEY,
         "LITELLM_LOG": "ERROR",
-        **{name: CLOSED for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")},
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), CLOSED),
     }
     command = [str(python), "-m", "litellm.proxy.proxy_cli", "--config", str(CONFIG), "--host", "127.0.0.1", "--port", str(port)]
     with (

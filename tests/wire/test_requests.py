@@ -145,3 +145,10 @@ def test_a_foreign_conversation_is_repaired_on_its_way():
         request = LLMRequest("m", [result("z"), USER, ASKS, result("b"), Message("assistant", ""), Message("user", "on")])
         asyncio.run(ModelCloud(model_id="m", base_url=server.base_url).complete(request))
         assert [message["role"] for message in server.requests[0]["messages"]] == ["user", "assistant", "tool", "tool", "user"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused_before_anything_is_sent(number):
+    request = LLMRequest("m", [Message("user", "hi")], extra={"seed": number})
+    with pytest.raises(errors.ErrorConfig, match="cannot be written as JSON"):
+        request_body(request, stream=False)
