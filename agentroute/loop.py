@@ -487,7 +487,9 @@ class _Run:
         self.retry += 1
         if self.retry > self.spec.retries:
             tries = f"{self.retry} answers, retries={self.spec.retries}"
-            raise ErrorOutput(f"no answer of the type asked for ({tries}); the last problem: {problems[-1]}", raw=raw)
+            unasked = not calls and self.output_spec is not None and self.output_spec.mode == "tool"
+            hint = f"; it came as text, not through {OUTPUT_TOOL}: where a model takes no tools, set output_mode='native'" if unasked else ""
+            raise ErrorOutput(f"no answer of the type asked for ({tries}); the last problem: {problems[-1]}{hint}", raw=raw)
         self.corrected = True
         texts = iter(problems if self.output_spec is None else map(self.output_spec.correction, problems))
         if not calls:

@@ -35,6 +35,8 @@ _TOO_LONG = re.compile(
 )
 _NO_SUCH_KEY = re.compile(r'"type": ?"no_db_connection"')
 """LiteLLM where no database is connected, so that it knows its master key only; the status is 400."""
+_NO_PICTURES = re.compile(r"(?:image|audio|video) input is not supported")
+"""llama.cpp, as a 500: asking again would not help."""
 _STATUS = {
     "invalid_request": 400,
     "invalid_request_error": 400,
@@ -256,6 +258,6 @@ def _error(status: int, message: str, code: str, *, model: str, place: str, kind
         return ErrorModelTimeout(said, **details)
     if 300 <= status < 400:
         return ErrorModelRequest(f"{said}; redirects are not followed: give the final address as base_url", **details)
-    if 400 <= status < 500:
+    if 400 <= status < 500 or _NO_PICTURES.search(message):
         return ErrorModelRequest(said, **details)
     return ErrorModelServer(said, **details)

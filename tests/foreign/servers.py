@@ -36,15 +36,32 @@ class Can:
     """Ask for two tool calls in one answer."""
     refuse_unknown_models: bool
     report_costs: bool
+    read_pictures: bool
+    check_settings: bool
+    """Refuse a setting of the wrong type."""
     fail_on_demand: bool
-    """Answer 429 and 500 when asked to."""
+    """Answer 429, 500 and 529 when asked to."""
 
 
 CAN = {
     "llama.cpp": Can(
-        take_tools=False, call_several_tools=False, refuse_unknown_models=False, report_costs=False, fail_on_demand=False
+        take_tools=False,
+        call_several_tools=False,
+        refuse_unknown_models=False,
+        report_costs=False,
+        read_pictures=False,
+        check_settings=True,
+        fail_on_demand=False,
     ),
-    "litellm": Can(take_tools=True, call_several_tools=True, refuse_unknown_models=True, report_costs=True, fail_on_demand=True),
+    "litellm": Can(
+        take_tools=True,
+        call_several_tools=True,
+        refuse_unknown_models=True,
+        report_costs=True,
+        read_pictures=True,
+        check_settings=False,  # made-up models look at none
+        fail_on_demand=True,
+    ),
 }
 _MARKS = {"llama.cpp": [pytest.mark.slow, pytest.mark.model], "litellm": [pytest.mark.slow]}
 

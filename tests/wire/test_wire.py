@@ -373,7 +373,7 @@ def test_an_unreadable_error_body_is_still_an_error(body):
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, errors.ErrorModelKey, "agentroute login"),
+        (401, errors.ErrorModelKey, "check the API key"),
         (402, errors.ErrorModelCredit, "credit"),
         (403, errors.ErrorModelKey, "key"),
         (404, errors.ErrorModelRequest, "model id 'm'"),
