@@ -177,6 +177,11 @@ def _no_tls() -> ssl.SSLContext:
 # ---- connections --------------------------------------------------------------------------------------------------
 
 
+_HASTY = "llama.cpp"
+"""A server, as it calls itself, whose connections are used once: it closes some under a request that comes at once after a
+streamed answer (one in five), or after five idle seconds. Seen 2026-11."""
+
+
 class Connection:
     """One connection of one event loop, while it is borrowed or idle."""
 
@@ -207,7 +212,7 @@ class Connection:
             if response is not None:
                 await response.aclose()
         finally:
-            alive = complete and response.extensions.get("http_version") != b"HTTP/1.0"
+            alive = complete and response.extensions.get("http_version") != b"HTTP/1.0" and response.headers.get("server") != _HASTY
             await self._owner.take_back(self, alive and "close" not in response.headers.get("connection", "").lower())
 
     async def close(self) -> None:

@@ -19,12 +19,15 @@ from .errors import ErrorAgent, ErrorConfig, ErrorModelConnection, ErrorModelRes
 
 __all__ = ["Reply", "UserClient", "get", "post", "post_stream", "where"]
 
-MAX_BODY = 64 * 1024 * 1024
-"""Bytes of an answer after decoding; a larger one is an error."""
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of an answer after decoding; a larger one is an error. As Python's objects JSON takes up to 25 times its bytes."""
 MAX_STREAM = 512 * 1024 * 1024
 """The same for a stream of events, which is not held in memory; long answers have some 400 bytes a token."""
 IDLE_S = 180.0
 """How long a stream may be silent between data."""
+FIRST_S = 300.0
+"""How long a stream may take from its head to the first data, or `idle` where that is longer: models think before they speak,
+and a server that only says that it is alive is given up in the end."""
 allowed_hosts: frozenset[str] | None = None
 """When set, the only hosts a request may go to (`agentroute.testing.no_requests`)."""
 _HEADERS = {
@@ -51,28 +54,38 @@ class _Clock:
     """The time limits of one exchange, on one timer: `asyncio.timeout` around each piece of a stream costs as much as the piece.
 
     The timer cancels the task that waits in `wait`, as `asyncio.timeout` does; while nobody waits it does nothing, so that
-    it never strikes the consumer of a stream between two pieces.
+    it never strikes the consumer of a stream between two pieces. The time until the consumer comes back does not count.
     """
 
     def __init__(self, timeout: float, idle: float | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout, self._idle = timeout, idle
-        self._total_at = self._loop.time() + timeout
-        self._connect_at = self._idle_at = float("inf")
+        self._asked_at = self._loop.time()
+        self._total_at = self._asked_at + timeout
+        self._connect_at = self._first_at = self._idle_at = float("inf")
         self._body: _Body | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._rang = self._heard = False
         self.expired: str | None = None
-        """What took too long: `connect`, `idle` or `total`; None while nothing did."""
+        """What took too long: `connect`, `first`, `idle` or `total`; None while nothing did."""
 
     def connecting(self, body: _Body) -> None:
         """From now on the connection has CONNECT_S to stand: name, TCP, proxy and TLS together."""
         self._body, self._connect_at = body, self._loop.time() + CONNECT_S
 
+    @property
+    def first_s(self) -> float:
+        """Seconds a stream has for its first data. A model may think long before it: not less than FIRST_S."""
+        return max(self._idle or 0.0, FIRST_S)
+
+    def begun(self) -> None:
+        """The head of a stream is there: its first data must come within `first_s`."""
+        self._first_at = self._loop.time() + self.first_s
+
     def heard(self) -> None:
         """Data came: the next must come within `idle`, counted from when it is waited for."""
-        self._heard = True
+        self._heard, self._first_at = True, float("inf")
 
     async def wait(self, awaitable: Any) -> Any:
         """What the awaitable gives.
@@ -82,9 +95,12 @@ class _Clock:
         """
         task = asyncio.current_task()
         assert task is not None
+        now = self._loop.time()
+        held = now - self._asked_at  # by the consumer, since the last piece
+        self._total_at, self._first_at, self._idle_at = self._total_at + held, self._first_at + held, self._idle_at + held
         if self._heard and self._idle is not None:
-            self._heard, self._idle_at = False, self._loop.time() + self._idle
-        if self._timer is None or self._timer.when() > self._idle_at or self._timer.when() > self._connect_at:
+            self._heard, self._idle_at = False, now + self._idle
+        if self._timer is None or self._timer.when() > min(self._idle_at, self._first_at, self._connect_at):
             self._start()
         cancelling = task.cancelling()
         self._waiting = task
@@ -95,7 +111,7 @@ class _Clock:
                 raise TimeoutError from None
             raise
         finally:
-            self._waiting = None
+            self._waiting, self._asked_at = None, self._loop.time()
             if self._rang:
                 self._rang = False
                 task.uncancel()
@@ -111,7 +127,7 @@ class _Clock:
     def _next(self) -> tuple[float, str]:
         if self._body is not None and self._body.begun:
             self._connect_at = float("inf")
-        return min((self._total_at, "total"), (self._idle_at, "idle"), (self._connect_at, "connect"))
+        return min((self._total_at, "total"), (self._idle_at, "idle"), (self._first_at, "first"), (self._connect_at, "connect"))
 
     def _ring(self) -> None:
         self._timer = None
@@ -197,20 +213,31 @@ class _Decoder:
     """Undoes a compression nobody asked for, a megabyte at a time, so that a small body cannot grow large in one step."""
 
     STEP = 1024 * 1024
+    RATIO = 50
+    """To how many times its size a body may unpack, after the first STEP: answers do 10, streams of them 40, bombs 1000."""
 
     def __init__(self, encoding: str, url: str) -> None:
         names = [name for name in encoding.lower().replace(" ", "").split(",") if name not in ("", "identity")]
         if names and names not in (["gzip"], ["x-gzip"], ["deflate"]):
             raise ErrorModelResponse(f"{where(url)} sent a body in an encoding that was not asked for: {encoding!r}", sent=True)
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if names else None  # 32: zlib's header or gzip's
-        self._raw = names == ["deflate"]  # some send deflate without a header
+        self._raw = self._deflate = names == ["deflate"]  # some send deflate without a header
+        self._after = b""  # of an end, what may begin a member
         self._url = url
+        self._packed = self._unpacked = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         if self._inflate is None:
             yield piece
             return
-        while piece and not self._inflate.eof:
+        self._packed += len(piece)
+        piece, self._after = self._after + piece, b""
+        while piece:
+            if self._inflate.eof:
+                if self._deflate or piece[:2] != b"":  # padding, or half of a member's first two bytes
+                    self._after = piece[:2]
+                    return
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)  # a gzip body may have several members
             try:
                 part = self._inflate.decompress(piece, self.STEP)
             except zlib.error as error:
@@ -221,7 +248,12 @@ class _Decoder:
                 self._inflate, self._raw = zlib.decompressobj(-zlib.MAX_WBITS), False
                 continue
             self._raw = False
-            piece = self._inflate.unconsumed_tail
+            piece = self._inflate.unused_data or self._inflate.unconsumed_tail
+            self._unpacked += len(part)
+            if self._unpacked > self.STEP + self.RATIO * self._packed:
+                raise ErrorModelResponse(
+                    f"{where(self._url)} sent a compressed body that unpacks to more than {self.RATIO} times its size", sent=True
+                )
             if part:
                 yield part
 
@@ -230,11 +262,24 @@ class _Decoder:
             raise ErrorModelResponse(f"{where(self._url)} sent a compressed body that is cut off", sent=True, reason="cut_off")
 
 
-def _is_data(piece: bytes) -> bool:
-    """Whether bytes of an event stream hold more than comments, with which servers keep idle connections open."""
-    if piece[:1] not in (b":", b"\r", b"\n"):
-        return True
-    return any(line[:1] not in (b":", b"") for line in piece.splitlines())
+class _Listener:
+    """Tells the data of an event stream from that with which servers keep it open: comments, and events of type ping."""
+
+    def __init__(self) -> None:
+        self._ping = False  # in an event that said so
+
+    def is_data(self, piece: bytes) -> bool:
+        """Whether the next bytes of the stream hold any data."""
+        if not self._ping and piece[:1] not in b":\r\ne":
+            return True
+        for line in piece.splitlines():
+            if not line:
+                self._ping = False
+            elif line.startswith(b"event:") and line[6:].strip() == b"ping":
+                self._ping = True
+            elif line[:1] != b":" and not self._ping:
+                return True
+        return False
 
 
 def _tls_problem(error: BaseException) -> ssl.SSLError | None:
@@ -254,6 +299,9 @@ def _failure(error: Exception, url: str, clock: _Clock, sent: bool) -> ErrorAgen
         return error
     if clock.expired == "connect" or kinds & {"ConnectTimeout", "PoolTimeout"}:
         return ErrorModelTimeout(f"{place} could not be connected to within {CONNECT_S:g} s")
+    if clock.expired == "first":
+        wanted = "a larger idle_timeout waits longer"
+        return ErrorModelTimeout(f"{place} began a stream, but sent no data within {clock.first_s:g} s; {wanted}", sent=sent)
     if clock.expired == "idle":
         return ErrorModelTimeout(f"{place} stopped sending: no data for idle_timeout={clock._idle:g} s", sent=sent)
     if "WriteTimeout" in kinds:
@@ -303,8 +351,9 @@ def post_stream(
 ) -> AsyncGenerator[Reply | bytes, None]:
     """First the Reply with status and headers, then the body's bytes as they come.
 
-    `timeout` is seconds for the whole exchange; `idle` for a silence of an event stream between data, comments not
-    counted, from the first data on. Closing the generator closes the connection.
+    `timeout` is seconds for the whole exchange, without the time the reader takes between two pieces; `idle` for a silence
+    of an event stream between data, comments and pings not counted; the first may take FIRST_S. Closing the generator
+    closes the connection.
 
     Raises:
         ErrorModelConnection, ErrorModelTimeout, ErrorModelResponse (body over MAX_BODY, not to be decoded),
@@ -353,10 +402,13 @@ async def _exchange(
             read = response.is_stream_consumed  # by a hook of the user's client, or it came from a mock
             events = idle is not None and "event-stream" in reply.headers.get("content-type", "event-stream")
             most, size = MAX_STREAM if events else MAX_BODY, 0
+            listener = _Listener()
+            if events:
+                clock.begun()
             decoder = _Decoder("" if read else reply.headers.get("content-encoding", ""), request.url)
             pieces = aiter(response.aiter_bytes() if read else response.stream)
             while (raw := await clock.wait(anext(pieces, None))) is not None:
-                if events and _is_data(raw):
+                if events and listener.is_data(raw):
                     clock.heard()
                 for piece in decoder.feed(raw):
                     size += len(piece)

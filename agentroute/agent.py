@@ -374,8 +374,7 @@ class Agent(Generic[OutputT]):
         """
         limits: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns}
         spec = self._spec(stream, deps=deps, session_id=session_id, approve=approve, **limits)
-        events = run_events(spec, prompt)
-        return recorded(events, spec.store) if spec.store is not None else events
+        return _recorded(spec, prompt)
 
     async def arun(
         self,
@@ -439,5 +438,11 @@ class Agent(Generic[OutputT]):
         approve: Approve | None = None,
     ) -> RunStream[OutputT]:
         """The events of one run, for `async for` or plain `for`; `.result` afterwards. Arguments as `run`."""
-        options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve}
-        return RunStream(lambda: self.events(prompt, deps=deps, session_id=session_id, **options))
+        limits: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns}
+        spec = self._spec(True, deps=deps, session_id=session_id, approve=approve, **limits)
+        return RunStream(lambda: _recorded(spec, prompt))
+
+
+def _recorded(spec: RunSpec, prompt: Prompt) -> AsyncGenerator[Event, None]:
+    events = run_events(spec, prompt)
+    return recorded(events, spec.store) if spec.store is not None else events

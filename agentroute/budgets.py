@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
 from typing import Any
@@ -20,10 +22,13 @@ from .figures import cost_text
 __all__ = ["Budget", "Reservation", "active_budgets", "budget", "process_budget", "set_budget"]
 
 PATIENCE_S = 60.0
-"""How long a call waits for reserves of others to be released."""
+"""How long a call waits for reserves of others to be released; it begins anew whenever one is."""
+WOKEN = 8
+"""How many of those who wait look again when a reserve is released, the longest waiting first."""
 
 _lock = threading.Lock()  # one for all: a call reserves in several budgets at once or in none
-_waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+_waiting: dict[int, _Waiter] = {}  # in order of arrival
+_tickets = itertools.count()
 _active: contextvars.ContextVar[tuple[Budget, ...]] = contextvars.ContextVar("agentroute_budgets", default=())
 _of_process: Budget | None = None
 
@@ -37,13 +42,13 @@ class Budget:
 
     def __init__(self, limit: float | Decimal, *, name: str = "budget") -> None:
         number = limit if isinstance(limit, int | float | Decimal) and not isinstance(limit, bool) else None
-        if number is None or not 0 <= number < 10**9:
+        if number is None or not Decimal(number).is_finite() or not 0 <= number < 10**9:
             raise ErrorConfig(f"{name} must be a number of USD of at least 0, got {limit!r:.80}")
         self._limit = Decimal(str(limit))
         self._spent = self._reserved = self._uncertain = Decimal(0)
         self._name = name
         self._priceless: set[str] = set()
-        self._tokens: list[contextvars.Token[tuple[Budget, ...]]] = []
+        self._dearest = Decimal(0)  # of the calls whose price was not known
 
     def __repr__(self) -> str:
         return f"Budget(limit={self.limit:g}, spent={self.spent:g}, left={self.left:g})"
@@ -69,11 +74,13 @@ class Budget:
         return float(max(self._free(), Decimal(0)))
 
     def __enter__(self) -> Budget:
-        self._tokens.append(_active.set((*_active.get(), self)))
+        _active.set((*_active.get(), self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _active.reset(self._tokens.pop())
+        entered = _active.get()  # of another task or thread, where the same budget is entered too
+        last = max((position for position, one in enumerate(entered) if one is self), default=None)
+        _active.set(tuple(one for position, one in enumerate(entered) if position != last))
 
     def _free(self) -> Decimal:
         return self._limit - self._spent - self._uncertain - self._reserved
@@ -88,7 +95,8 @@ class Budget:
         """Raises ErrorBudget when no further call may be made: nothing is left, or it is not known what is left."""
         if self._priceless:
             raise self.error(unknown_cost(self._priceless))
-        if self._limit and self._spent + self._uncertain >= self._limit:
+        used = self._spent + self._uncertain
+        if used > self._limit or (self._limit and used >= self._limit):
             raise self.error("nothing is left for another model call")
 
     def check_spent(self) -> None:
@@ -108,6 +116,15 @@ def unknown_cost(models: Sequence[str] | set[str] | frozenset[str]) -> str:
         f"the cost of a call to {', '.join(sorted(models))} is unknown, so the limit cannot be kept; give the agent a price: "
         "price=agentroute.Price(input_usd_per_mtok=…, output_usd_per_mtok=…)"
     )
+
+
+@dataclass
+class _Waiter:
+    """A call that waits for reserves of others."""
+
+    loop: asyncio.AbstractEventLoop
+    budgets: Sequence[Budget]
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Reservation:
@@ -130,61 +147,80 @@ class Reservation:
                     one._uncertain += self.amount
                 else:
                     one._spent += cost
-            waiting = list(_waiting)
-        for loop, future in waiting:
-            try:
-                loop.call_soon_threadsafe(_wake, future)
-            except RuntimeError:  # its loop has ended
-                _waiting.discard((loop, future))
+        _wake(self._budgets)
+
+    def settle_unpriced(self, cost: Decimal | None, *, answered: bool, model: str) -> None:
+        """Ends the reserve of a call whose price was not known.
+
+        An answer whose cost nobody reports leaves it unknown what is left; of a call that was lost, the dearest such call
+        so far is counted.
+        """
+        for one in self._budgets:
+            with _lock:
+                if cost is not None:
+                    one._dearest = max(one._dearest, cost)
+                elif answered or not one._dearest:
+                    one._priceless.add(model)
+                else:
+                    one._uncertain += one._dearest
+        self.settle(cost or Decimal(0))
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def spend(budgets: Sequence[Budget], cost: Decimal | None, model: str) -> None:
-    """Counts a call that has reserved nothing, because its price was not known; None is a cost nobody reported."""
+def _wake(budgets: Sequence[Budget]) -> None:
+    """Has those who wait for one of the budgets look again."""
     with _lock:
-        for one in budgets:
-            if cost is None:
-                one._priceless.add(model)
-            else:
-                one._spent += cost
+        sharing = [waiter for waiter in _waiting.values() if any(one in budgets for one in waiter.budgets)][:WOKEN]
+    for waiter in sharing:
+        try:
+            waiter.loop.call_soon_threadsafe(waiter.woken.set)
+        except RuntimeError:  # its loop has ended, and it with it
+            pass
 
 
-async def reserve(budgets: Sequence[Budget], amount: Callable[[Decimal, bool], Decimal | None]) -> Reservation:
-    """Reserves in all budgets at once, waiting for others' reserves where that may help.
+async def reserve(budgets: Sequence[Budget], amount: Callable[[Decimal, int], Decimal | None], needed: Decimal) -> Reservation:
+    """Reserves in all budgets at once, waiting for others' reserves where that can help.
 
-    `amount(left, patient)` says how much of what is left it wants, or None when that is too little; `patient` while
-    waiting may still help.
+    `amount(left, others)` says how much of what is left it wants, or None when that is too little; `others` is how many
+    calls wait for the same budgets, or 0 when nothing more will be released in time. `needed` is for the message.
 
     Raises:
         ErrorBudget: it is too little, and nothing more will be released, or not in time.
     """
-    loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE_S
-    while True:
-        with _lock:
-            tightest = min(budgets, key=Budget._free)
-            patient = any(one._reserved for one in budgets) and loop.time() < until
-            wanted = amount(tightest._free(), patient)
-            if wanted is not None:
-                for one in budgets:
-                    one._reserved += wanted
-                return Reservation(budgets, wanted)
-            if not patient:
-                busy = f"; {cost_text(tightest.reserved)} is reserved by calls in flight" if tightest._reserved else ""
-                raise tightest.error("what is left may not be enough for another model call" + busy)
-            waiter = (loop, loop.create_future())
-            _waiting.add(waiter)
-        try:
-            async with asyncio.timeout_at(until):
-                await waiter[1]
-        except TimeoutError:
-            pass
-        finally:
-            _waiting.discard(waiter)
+    waiter = _Waiter(asyncio.get_running_loop(), budgets)
+    ticket = next(_tickets)
+    patience = True
+    try:
+        while True:
+            with _lock:
+                tightest = min(budgets, key=Budget._free)
+                left = tightest._free()
+                may_free = min(one._free() + one._reserved for one in budgets) > left
+                before = sum(1 for number, one in _waiting.items() if number != ticket and any(b in budgets for b in one.budgets))
+                wanted = amount(left, before + 1 if may_free and patience else 0)
+                if wanted is not None:
+                    for one in budgets:
+                        one._reserved += wanted
+                    return Reservation(budgets, wanted)
+                if not (may_free and patience):
+                    raise tightest.error(_too_little(tightest, needed))
+                waiter.woken.clear()
+                _waiting[ticket] = waiter
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await waiter.woken.wait()
+            except TimeoutError:
+                patience = False
+    finally:
+        if _waiting.pop(ticket, None) is not None:
+            _wake(budgets)  # there may be room for the next one
+
+
+def _too_little(tightest: Budget, needed: Decimal) -> str:
+    busy = f", and {cost_text(tightest.reserved)} is reserved by calls in flight" if tightest._reserved else ""
+    return (
+        f"another model call may cost up to {cost_text(float(needed))}, and {cost_text(tightest.left)} is left{busy}; raise the limit, "
+        "set max_tokens, or send less (a new prompt is reckoned as a token a byte, about four times too much)"
+    )
 
 
 def budget(limit: float | Decimal) -> Budget:

@@ -31,6 +31,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from .figures import cost_text
+
 if TYPE_CHECKING:
     from .result import Result
 
@@ -206,7 +208,7 @@ class ErrorMaxTurns(ErrorRun):
 
 def _usd(amount: float) -> str:
     """Dollars with four decimals; smaller amounts with as many as they need."""
-    return f"${amount:.4f}" if amount == 0 or amount >= 0.001 else f"${amount:.2g}"
+    return f"${amount:.4f}" if amount == 0 or amount >= 0.001 else cost_text(amount)
 
 
 class ErrorBudget(ErrorRun):

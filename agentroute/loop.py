@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -211,7 +211,8 @@ class _Run:
         asked = self.memory.get_messages(*([newest] if isinstance(newest, int) else []))
         if not inspect.isawaitable(asked):
             raise ErrorConfig(f"{name} must be async (async def) and give a list of Messages, got {type(asked).__name__}")
-        messages = await asked
+        with self._being_current():
+            messages = await asked
         wrong = [messages] if not isinstance(messages, list | tuple) else [one for one in messages if not isinstance(one, Message)]
         if wrong:
             raise ErrorConfig(f"{name} must give a list of Messages, got {type(wrong[0]).__name__}; Message.from_dict makes them")
@@ -248,12 +249,10 @@ class _Run:
         """Raises what forbids another request."""
         if self.turn > self.spec.max_turns:
             raise ErrorMaxTurns(turn=self.turn, limit=self.spec.max_turns)
-        for budget in self.meter.budgets:
-            budget.check()
 
     def _check_spent(self) -> None:
         """Raises when a budget is overspent: this run's, that of a run it is part of, or one around them."""
-        for budget in self.meter.budgets:
+        for budget in () if self.meter.free else self.meter.budgets:
             budget.check_spent()
 
     def _check_usable(self, response: LLMResponse, calls: Sequence[ToolCall]) -> None:
@@ -265,7 +264,7 @@ class _Run:
             what = "tool call" if calls else "answer"
             partial = calls[-1].arguments_text if calls else response.content or ""
             at = self.meter.cut_at
-            limit, mend = ("max_tokens", "max_tokens") if at is None else (f"{at:,} tokens, for which max_cost or a budget left room", "it")
+            limit, mend = ("max_tokens", "max_tokens") if at is None else (f"{at:,} tokens, the cap that came with its budget", "the limit, or set max_tokens")
             raise ErrorTruncated(f"the {what} was cut off at {limit}, and is not used; raise {mend}", partial=partial)
 
     # ---- one model call ---------------------------------------------------------------------------------------
@@ -288,16 +287,22 @@ class _Run:
             self.output_spec.extend(request)
         return request
 
+    @contextmanager
+    def _being_current(self) -> Iterator[None]:
+        """Runs begun inside, by a memory or a history policy, are part of this run."""
+        token = _current.set((self, None))
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
     async def _compacted(self) -> list[Message]:
         """What the history policy leaves of the conversation. Runs it makes (summaries) are part of this run."""
         policy = self.spec.history
         budget = self._token_budget()
-        token = _current.set((self, None))
-        try:
+        with self._being_current():
             kept = policy.compact(list(self.transcript), **({} if budget is None else {"token_budget": budget}))
             sent = await kept if inspect.isawaitable(kept) else kept
-        finally:
-            _current.reset(token)
         if not isinstance(sent, list) or not sent or not all(isinstance(message, Message) for message in sent):
             raise ErrorConfig(f"the history policy {type(policy).__name__} must give a list of Messages that is not empty")
         return sent
@@ -403,7 +408,8 @@ class _Run:
         stopped = isinstance(error, asyncio.CancelledError | GeneratorExit)
         record.error_type = "ErrorInterrupted" if stopped else type(error).__name__
         if not isinstance(error, ErrorAgent):
-            self.tally.count(record, TurnUsage())  # it may have been sent and charged for; nobody said how much
+            if self.meter.lost:
+                self.tally.count(record, TurnUsage())  # it may have been charged for; nobody said how much
         elif isinstance(error, ErrorModel) and (error.sent or error.usage):
             self.tally.count(record, TurnUsage.from_wire(error.usage))
         if text:
@@ -610,7 +616,8 @@ class _Run:
 
     async def _keep_in_memory(self, messages: list[Message]) -> None:
         try:
-            await self.memory.add_messages(messages)
+            with self._being_current():
+                await self.memory.add_messages(messages)
         except Exception as problem:
             tell(f"the conversation could not be added to the memory: {type(problem).__name__}: {problem}")
 
@@ -621,7 +628,7 @@ class _Run:
             if budget.priceless:
                 tell(unknown_cost(budget.priceless))
         if self.meter.cut_at is not None and self.record.turns and self.record.turns[-1].finish_reason == "length":
-            tell(f"the answer was cut at {self.meter.cut_at:,} tokens: its budget leaves room for no more")
+            tell(f"the answer was cut at {self.meter.cut_at:,} tokens, the cap that came with its budget; raise the limit, or set max_tokens")
 
     def _partial(self) -> Result[Any]:
         interrupted = self.record.run.status == "interrupted"

@@ -23,6 +23,7 @@ class _Gate:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._left = False
         self._asked, self._given = 0, 0  # events the reader is done with, and events it was given
 
     def open(self) -> None:
@@ -33,15 +34,24 @@ class _Gate:
     async def passed(self, *, wait: bool) -> None:
         """Returns when the reader is done with all it was given so far; at once unless `wait`."""
         self._given += 1
-        while wait and self._asked < self._given:
+        while wait and self._asked < self._given and not self._left:
             self._event.clear()
-            if self._asked < self._given:
+            if self._asked < self._given and not self._left:
                 await self._event.wait()
+
+    def leave(self) -> None:
+        """Called by the reader when it wants no more: the run's end waits for nobody."""
+        self._left = True
+        self._wake()
 
     def ask(self) -> None:
         """Called by the reader, when it is done with an event."""
         self._asked += 1
-        if self._asked == self._given and self._loop is not None:
+        if self._asked == self._given:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._event.set)
             except RuntimeError:  # the loop has ended, and the run with it
@@ -160,6 +170,7 @@ class RunStream(Generic[OutputT]):
         finally:
             if not handle.wait(0):
                 handle.cancel()
+                gate.leave()  # after it, or the run would go on
                 handle.wait(GRACE_S)
         if item is not None:
             raise item

@@ -1,6 +1,7 @@
 """The ceiling: what calls reserve, when they are refused or wait, what is counted, and that nothing passes a limit."""
 
 import asyncio
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -16,6 +17,7 @@ from agentroute import (
     LLMRequest,
     LLMResponse,
     Message,
+    ModelFallback,
     ModelRetry,
     Price,
     ToolCall,
@@ -48,8 +50,7 @@ class Shop:
     async def complete_stream(self, request: LLMRequest):
         self.requests.append(request)
         await asyncio.sleep(0)
-        prompt = sum(len(message.text) for message in request.messages) // 2
-        completion = min(self.completion, request.max_tokens or self.completion)
+        prompt, completion = self.bill(request)
         self.billed += self.price.cost(prompt, completion)
         answer = self.answers(request) if callable(self.answers) else "hello"
         if isinstance(answer, Exception):
@@ -62,6 +63,11 @@ class Shop:
             yield agentroute.LLMChunk(delta=response.content)
         yield agentroute.LLMChunk(done=True, response=response)
 
+    def bill(self, request: LLMRequest) -> tuple[int, int]:
+        """Tokens of prompt and answer."""
+        prompt = sum(len(message.text) for message in request.messages) // 2
+        return prompt, min(self.completion, request.max_tokens or self.completion)
+
     async def close(self) -> None:
         pass
 
@@ -71,7 +77,7 @@ class Shop:
 
 def test_a_call_that_could_pass_the_limit_is_not_made():
     shop = Shop(DEAR)
-    with pytest.raises(ErrorBudget, match="what is left may not be enough for another model call") as caught:
+    with pytest.raises(ErrorBudget, match=r"another model call may cost up to \$0.0263, and \$0.0010 is left; raise the limit, set max_tokens") as caught:
         Agent("a", model=shop, max_cost=0.001).run("go")
     assert (shop.requests, caught.value.spent, caught.value.limit) == ([], 0.0, 0.001)
     assert caught.value.result.record.turns == []
@@ -99,13 +105,13 @@ def test_without_a_limit_no_cap_is_sent():
 
 def test_an_answer_that_was_cut_for_the_budget_says_so():
     shop = Shop(DEAR, completion=5_000)
-    with pytest.warns(RuntimeWarning, match=r"the answer was cut at \d+ tokens: its budget leaves room for no more"):
+    with pytest.warns(RuntimeWarning, match=r"the answer was cut at \d+ tokens, the cap that came with its budget; raise the limit, or set max_tokens"):
         assert Agent("a", model=shop, max_cost=0.1).run("go").output == "hello"
 
 
 def test_a_typed_answer_that_was_cut_for_the_budget_is_an_error_that_says_so():
     shop = Shop(DEAR, completion=5_000)
-    with pytest.raises(ErrorTruncated, match=r"cut off at \d+ tokens, for which max_cost or a budget left room"):
+    with pytest.raises(ErrorTruncated, match=r"cut off at \d+ tokens, the cap that came with its budget, and is not used; raise the limit"):
         Agent("a", model=shop, max_cost=0.1, output=int).run("go")
 
 
@@ -304,7 +310,7 @@ def test_a_budget_says_how_it_stands():
     [
         (Message("user", "hello"), 5),
         (Message("user", "日本語"), 9),
-        (Message("user", [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:" + "A" * 90_000}}]), 5_000),
+        (Message("user", [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:" + "A" * 90_000}}]), 17_000),
         (Message("assistant", None, tool_calls=[ToolCall("1", "f", {"a": "b" * 50}).to_wire()]), 50),
         (Message("assistant", "x", extra={"reasoning_content": "y" * 70}), 71),
     ],
@@ -326,6 +332,14 @@ def test_what_the_provider_has_counted_bounds_the_next_prompt():
 # ---- nothing passes a limit -------------------------------------------------------------------------------------
 
 
+class Greedy(Shop):
+    """Bills a token for each byte it is sent, and as long an answer as it was allowed."""
+
+    def bill(self, request: LLMRequest) -> tuple[int, int]:
+        sent = [[message.to_dict() for message in request.messages], request.tools or [], request.response_format or {}]
+        return len(json.dumps(sent, ensure_ascii=False).encode()), request.max_tokens or 100_000
+
+
 def simulated(seed: int) -> tuple[Decimal, Decimal]:
     """One random run of runs: what the provider billed, and the limit."""
     dice = random.Random(seed)
@@ -342,14 +356,19 @@ def simulated(seed: int) -> tuple[Decimal, Decimal]:
             return ToolCall(f"c{dice.random()}", "sub", {"text": "x" * dice.randrange(2_000)})
         return "y" * dice.randrange(500)
 
-    shop = Shop(price, answer, completion=dice.choice([1, 100, 3_000, 100_000]))
+    shops = [dice.choice([Shop, Greedy])(price, answer, completion=dice.choice([1, 100, 3_000, 100_000])) for _ in range(2)]
+    layers = [ModelRetry(shops[0]), ModelFallback([ModelRetry(shops[0]), shops[1]]), ModelRetry(ModelFallback(shops)), shops[0]]
+    model = dice.choice(layers)
 
     async def sub(text: str) -> str:
-        agents = [Agent("inner", model=ModelRetry(shop), max_tokens=dice.choice([None, 50, 4_000])) for _ in range(dice.randrange(1, 4))]
+        agents = [Agent("inner", model=model, max_tokens=dice.choice([None, 50, 4_000])) for _ in range(dice.randrange(1, 4))]
         results = await asyncio.gather(*(agent.arun(text or "go") for agent in agents), return_exceptions=True)
         return " ".join(map(str, results))[:500]
 
-    agent = Agent("outer", model=ModelRetry(shop), tools=[sub], max_cost=float(limit), max_turns=4, max_tokens=dice.choice([None, 700]))
+    agent = Agent(
+        "outer", model=model, tools=[sub], max_cost=float(limit), max_turns=4, max_tokens=dice.choice([None, 700]),
+        output=dice.choice([str, list[int]]), output_mode=dice.choice(["tool", "native", "prompted"]),
+    )  # fmt: skip
 
     async def main() -> None:
         task = asyncio.create_task(agent.arun("z" * dice.randrange(1, 3_000)))
@@ -361,7 +380,7 @@ def simulated(seed: int) -> tuple[Decimal, Decimal]:
         await asyncio.wait([task])
 
     asyncio.run(main())
-    return shop.billed, limit
+    return sum((shop.billed for shop in shops), Decimal(0)), limit
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from agentroute import (
     ModelCloud,
     ModelFallback,
     ModelRetry,
+    Price,
     ToolCall,
     errors,
     tool,
@@ -94,7 +95,7 @@ def test_the_first_that_answers_is_enough(stream):
 
 
 @both
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), errors.ErrorBudget(spent=1, limit=1)])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), errors.ErrorInterrupted("stopped")])
 def test_what_is_no_models_failure_ends_the_matter(error, stream):
     second = scripted("never")
     with pytest.raises(type(error)):
@@ -342,3 +343,13 @@ def test_a_copy_and_a_half_made_one_can_be_shown():
     fallback = ModelFallback([scripted("x"), "openai/gpt-5"])
     assert repr(copy.deepcopy(fallback)) == repr(copy.copy(fallback)) == repr(fallback) == "ModelFallback([ModelScripted('scripted'), 'openai/gpt-5'])"
     assert repr(ModelFallback.__new__(ModelFallback)) == "ModelFallback([])"
+
+
+def test_where_one_model_is_too_dear_for_the_budget_a_free_one_is_asked():
+    dear = ModelFunction(lambda request: "never")
+    dear.price = Price(1_000, 1_000)
+    free = ModelFunction(lambda request: "hello")
+    free.free = True
+    result = Agent("a", model=ModelFallback([dear, free]), max_cost=0.01).run("hi")
+    assert (result.output, dear.requests) == ("hello", [])
+

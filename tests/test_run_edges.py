@@ -1,6 +1,7 @@
 """Where a run meets its surroundings: readers who leave, threads, approval, memory, timeouts."""
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from agentroute import Agent, Context, Deny, ErrorBudget, ErrorConfig, Memory, Retry, ToolCall, tool
+from agentroute._portal import run_blocking
 from agentroute.errors import ErrorModelTimeout
 from agentroute.events import AgentEnd
 from agentroute.testing import ModelFunction, ModelScripted
@@ -250,3 +252,20 @@ def test_an_answer_stays_reachable_when_a_validators_own_run_passes_the_limit():
     with pytest.raises(ErrorBudget) as caught:
         runner.run("go")
     assert caught.value.result.output == "the answer"
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["for", "with"])
+def test_a_plain_for_is_left_at_once_and_leaves_no_task(within):
+    runner = Agent("a", model=ModelFunction(lambda request: "x" * 400, chunk_s=0.02))
+    began = time.perf_counter()
+    stream = runner.stream("go")
+    with stream if within else contextlib.nullcontext():
+        for event in stream:
+            if event.kind == "text_delta":
+                break
+    assert time.perf_counter() - began < 1.5
+
+    async def tasks() -> list[str]:
+        return [task.get_coro().__qualname__ for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert [name for name in run_blocking(tasks) if "pump" in name] == []

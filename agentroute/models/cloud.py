@@ -132,6 +132,10 @@ class ModelCloud:
         response.model = response.model or self.model_id
         return response
 
+    def body_of(self, request: LLMRequest) -> bytes:
+        """What would be sent: to a budget, every byte may be a token."""
+        return request_body(request, self._quirks(self.base_url, request.model), stream=True)
+
     async def complete(self, request: LLMRequest) -> LLMResponse:
         return await self._complete(await self._call(request, stream=False))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Secret, SecretLike, without_password
-from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelRequest, clean_text
+from ..errors import ErrorAgent, ErrorBudget, ErrorConfig, ErrorModel, ErrorModelRequest, clean_text
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import Model, ask
 from .retry import with_retries
@@ -99,7 +99,7 @@ class ModelFallback:
                             chunk.response.model = asked.model
                         yield chunk
                 return
-            except (ErrorModel, ErrorConfig) as error:
+            except (ErrorModel, ErrorConfig, ErrorBudget) as error:  # the next one may be cheaper, or free
                 if shown:
                     raise
                 failures.append(error)

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall
 from ..output import OUTPUT_TOOL
-from .base import Model, completed
+from .base import Model, ask
 from .json_text import JSONString, first_object, sendable
 from .prompted_schema import shape, turn_schema
 
@@ -68,11 +68,7 @@ class ModelPromptedTools:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
 
-    keeps_timeout = True
-
-    @property
-    def free(self) -> bool:
-        return getattr(self.inner, "free", False)
+    is_layer = True
 
     @property
     def context_tokens(self) -> int | None:
@@ -80,14 +76,21 @@ class ModelPromptedTools:
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
         if self.native is not None and await self.native():
-            return await self.inner.complete(request)
+            return await self._asked(request)
         plan = _plan(request, self.text_limit)
-        response = await self.inner.complete(self._translated(request, plan))
+        response = await self._asked(self._translated(request, plan))
         if not plan.offers:
             return response
         reader = _Reader(plan)
         reader.feed(response.content or "")
         return reader.finish(response)
+
+    async def _asked(self, request: LLMRequest) -> LLMResponse:
+        async with aclosing(ask(self.inner, request, stream=False)) as chunks:
+            async for chunk in chunks:
+                if chunk.response is not None:
+                    return chunk.response
+        raise AssertionError("an answer ends with a response or an error")
 
     async def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
         native = self.native is not None and await self.native()
@@ -95,7 +98,7 @@ class ModelPromptedTools:
         asked = request if native else self._translated(request, plan)
         reader = _Reader(plan)
         shown = 0
-        async with aclosing(completed(self.inner, asked)) as chunks:
+        async with aclosing(ask(self.inner, asked, stream=True)) as chunks:
             async for chunk in chunks:
                 if not plan.offers or chunk.reasoning_delta:
                     yield chunk

@@ -26,6 +26,8 @@ class Quirks:
     kind: str
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What bounds the answer, reasoning included. The other one is refused or, worse, ignored."""
+    cap_known: bool = False
+    """`cap_field` is certain: no refusal changes it."""
     least_cap: int = 1
     """The smallest cap that is taken."""
     free: bool = False
@@ -72,16 +74,16 @@ class Quirks:
 _ROWS = (
     Quirks(kind="unknown"),
     Quirks(kind="openrouter", least_cap=16, reports_cost=True, tool_parts=True),
-    Quirks(kind="openai", cap_field="max_completion_tokens", least_cap=16, reports_cost=False, cancel_stops_billing=True, echo=()),
+    Quirks(kind="openai", cap_field="max_completion_tokens", cap_known=True, least_cap=16, reports_cost=False, cancel_stops_billing=True, echo=()),
     Quirks(kind="azure", cap_field="max_completion_tokens", least_cap=16, reports_cost=False, cancel_stops_billing=True, echo=()),
-    Quirks(kind="ollama", free=True, data_images=True, drops_history=True, echo=("reasoning",)),
+    Quirks(kind="ollama", cap_known=True, free=True, data_images=True, drops_history=True, echo=("reasoning",)),
     Quirks(kind="vllm", echo=("reasoning", "reasoning_content")),
     Quirks(kind="llama_server", echo=("reasoning_content",)),
-    Quirks(kind="lm_studio", free=True, echo=("reasoning", "reasoning_content")),
+    Quirks(kind="lm_studio", cap_known=True, free=True, echo=("reasoning", "reasoning_content")),
     Quirks(kind="litellm"),
     Quirks(kind="groq", reports_cost=False, cancel_stops_billing=False, echo=("reasoning",)),
-    Quirks(kind="deepseek", schema_form="object", reports_cost=False, cancel_stops_billing=True, echo=("reasoning_content",), blank_reasoning=True),
-    Quirks(kind="mistral", usage_option=False, call_id_length=9, required_choice="any", reports_cost=False, cancel_stops_billing=False, echo=()),
+    Quirks(kind="deepseek", cap_known=True, schema_form="object", reports_cost=False, cancel_stops_billing=True, echo=("reasoning_content",), blank_reasoning=True),
+    Quirks(kind="mistral", cap_known=True, usage_option=False, call_id_length=9, required_choice="any", reports_cost=False, cancel_stops_billing=False, echo=()),
     Quirks(kind="gemini", schema_words="few", hidden_reasoning=True, reports_cost=False, cancel_stops_billing=False, echo=("extra_content",)),
     Quirks(kind="xai", hidden_reasoning=True, reports_cost=True, cancel_stops_billing=True, echo=("reasoning_content",)),
     Quirks(kind="copilot", cap_field="max_completion_tokens", reports_cost=False),

@@ -26,11 +26,31 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 """How it is said that a thing is not taken."""
+_UNKNOWN = (
+    r"unsupported|unrecogni[sz]ed|unknown|unexpected (?:keyword|argument|field|param|propert)|deprecated|extra_forbidden|extra (?:inputs|fields)"
+    r"|additional propert|(?:not|n['’]t|never|cannot) (?:be )?(?:\w+ )?(?:support|permit|allow|accept|implement|enabled|recogni[sz]e|use|specif|understand)"
+    r"|only the default|no longer|takes no"
+)
+"""How it is said that a thing is not known or never taken: not its value is wrong, nor does it only fail now."""
+_CAP = re.compile(rf"{_UNKNOWN}|instead", re.IGNORECASE)
+_FIXED = re.compile(rf"{_UNKNOWN}|only \d+(?:\.\d+)? is (?:supported|permitted|allowed|accepted)", re.IGNORECASE)
+_WHOLE = re.compile(rf"{_UNKNOWN}|must be verified|disabled|not available", re.IGNORECASE)
+_NOT = r"(?:cannot|never|not|n['’]t)(?: \w+)? (?:be )?(?:support|implement|allow|permit|enabled|use|combine)"
+_NO_STREAMS = re.compile(
+    r"\bstream(?:ing|ed)?['\"`]?(?:[ =:]+(?:is|are|mode|true|requests?|responses?|completions?|currently|for|this|model|parameter|option|with|tools?))*"
+    rf" (?:{_NOT}|unsupported)"
+    rf"|{_NOT}\w*(?: (?:tools?|functions?|calling|calls?|with|the|this|in|for|to|parameter|option|while|when))* ['\"`]?stream(?:ing|ed)?\b"
+    r"|unsupported(?: (?:parameter|option|feature|value|field))?:? ['\"`]?stream(?:ing)?\b",
+    re.IGNORECASE,
+)
+"""The same of streams, in one phrase: servers that fail speak of streams, too."""
 _SIZE = re.compile(
-    r"above|below|between|at (?:most|least)|maximum|minimum|greater|less|exceed|too (?:large|small|high|low|big)|out of range|must be (?:a |an )?(?:number|integer|positive)|[<>]",
+    r"above|below|between|at (?:most|least)|maximum|minimum|greater|less|exceed|too (?:large|small|high|low|big)|(?:out of|in|in the|valid|allowed) range|range of|must be (?:a |an )?(?:number|integer|positive)|[<>]"
+    r"|[\[(]\s*-?\d[\d.]*\s*,\s*-?\d[\d.]*\s*[\])]|\d ?\.\.+ ?\d",
     re.IGNORECASE,
 )
 """How it is said that a number is taken, but not this one: nothing to be mended here."""
+_CAP_SIZE = re.compile(rf"{_SIZE.pattern}|max_(?:completion_)?tokens['\"`]?\s*(?:[:=(]|of|value)+\s*\d", re.IGNORECASE)
 _NEVER = re.compile(r"(?!)")
 
 
@@ -50,12 +70,13 @@ class _Row:
     """What the user is told, because a setting of theirs has no effect."""
 
 
-def _setting(name: str, sent: Callable[[LLMRequest], bool], told: str = "") -> _Row:
+def _setting(name: str, sent: Callable[[LLMRequest], bool], told: str = "", says: re.Pattern[str] = _REFUSED) -> _Row:
     """A field that is left out where it is refused."""
     return _Row(
         name,
         lambda request, quirks, stream: sent(request) and name not in quirks.refused and name not in request.extra,
         lambda quirks, said: {"refused": quirks.refused | {name}},
+        says=says,
         unless=_SIZE,
         told=told,
     )
@@ -79,16 +100,18 @@ def _has_calls(request: LLMRequest) -> bool:
 
 
 _NEXT_FORM = {"strict": "object", "plain": "object", "object": "words"}
-_ANY = re.compile("")
+_CAP_FIELDS = {"max_tokens", "max_completion_tokens"}
+_TOLD_WHOLE = "it is not asked to stream, which it refuses: its answers come whole"
 
 _ROWS = (
     _Row(
         "max_tokens|max_completion_tokens",
-        lambda request, quirks, stream: request.max_tokens is not None and not {"max_tokens", "max_completion_tokens"} & request.extra.keys(),
+        lambda request, quirks, stream: request.max_tokens is not None and not quirks.cap_known and not _CAP_FIELDS & request.extra.keys(),
         lambda quirks, said: {"cap_field": "max_completion_tokens" if quirks.cap_field == "max_tokens" else "max_tokens"},
-        unless=_SIZE,
+        says=_CAP,
+        unless=_CAP_SIZE,
     ),
-    _setting("temperature", lambda request: request.temperature is not None, "it is asked without the temperature, which it refuses"),
+    _setting("temperature", lambda request: request.temperature is not None, "it is asked without the temperature, which it refuses", _FIXED),
     _Row(
         "stream_options|include_usage",
         lambda request, quirks, stream: stream and quirks.usage_option and "stream_options" not in request.extra,
@@ -98,8 +121,17 @@ _ROWS = (
         "stream|streaming|streamed",
         lambda request, quirks, stream: stream and "stream" not in request.extra,
         lambda quirks, said: {"streams": False},
-        says=re.compile(_REFUSED.pattern + "|must be verified", re.IGNORECASE),
-        statuses=frozenset({400, 405, 422, 500, 501}),
+        says=_WHOLE,
+        statuses=frozenset({400, 405, 422}),
+        told=_TOLD_WHOLE,
+    ),
+    _Row(
+        "stream|streaming|streamed",
+        lambda request, quirks, stream: stream and "stream" not in request.extra,
+        lambda quirks, said: {"streams": False},
+        says=_NO_STREAMS,
+        statuses=frozenset({500, 501}),
+        told=_TOLD_WHOLE,
     ),
     _Row(
         "reasoning_content",
@@ -186,7 +218,7 @@ def change_for(error: ErrorModel, request: LLMRequest, tried: Sequence[Quirks], 
     rows = [row for row in _ROWS if error.status in row.statuses and row.sent(request, quirks, stream) and (row.names == "tools" or not tools_refused)]
     for place in filter(None, (named, said)):
         for row in rows:
-            if _names(row.names, place) and row.says.search(said) and not row.unless.search(said):
+            if _is_meant(row, place, said) and not row.unless.search(said):
                 changed = replace(quirks, **row.change(quirks, said))
                 if changed not in tried:
                     return changed, row.told
@@ -198,9 +230,26 @@ def refuses_tools(error: ErrorModel, request: LLMRequest) -> bool:
     return bool(request.tools) and error.status in (400, 404, 422, 500, 501) and bool(_NO_TOOLS.search(_said(error)[1]))
 
 
+def _is_meant(row: _Row, place: str, said: str) -> bool:
+    """Whether the thing is named and refused: anywhere where the error has a field for the name, else in one clause."""
+    if place != said:
+        return _names(row.names, place) and row.says.search(said) is not None
+    return any(_names(row.names, clause) and row.says.search(clause) for clause in _clauses(said))
+
+
+_QUOTED = re.compile(r"(?<!\w)(['\"`])((?:(?!\1(?!\w)).){0,500})\1(?!\w)", re.DOTALL)
+
+
+def _clauses(said: str) -> list[str]:
+    """What was said, clause by clause. A quoted phrase is one of its own: it may be the user's prompt."""
+    apart = _QUOTED.sub(lambda found: f"\n{found[2]}\n" if re.search(r"\s", found[2]) else found[0], said)
+    return re.split(r"[.;!?](?=\s|$)|\n", apart)
+
+
 def _names(pattern: str, said: str) -> bool:
-    """Whether what was said has the name as a word of its own: `max_tokens` is not in `max_tokens_to_sample`."""
-    return re.search(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9_])", said, re.IGNORECASE) is not None
+    """Whether what was said has the name as a word of its own: `max_tokens` is not in `max_tokens_to_sample`, nor `stream`
+    in `live-stream-1`."""
+    return re.search(rf"(?<![A-Za-z0-9_-])(?:{pattern})(?![A-Za-z0-9_-])", said, re.IGNORECASE) is not None
 
 
 def _said(error: ErrorModel) -> tuple[str, str]:
@@ -217,7 +266,7 @@ def _said(error: ErrorModel) -> tuple[str, str]:
     detail = found.get("detail")
     if isinstance(detail, list):
         items = [item for item in detail if isinstance(item, Mapping)]
-        return " ".join(_path(item.get("loc")) for item in items), " ".join(f"{_path(item.get('loc'))} {item.get('msg')} {item.get('type')}" for item in items)
+        return " ".join(_path(item.get("loc")) for item in items), "\n".join(f"{_path(item.get('loc'))} {item.get('msg')} {item.get('type')}" for item in items)
     metadata = found.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     parts = [found.get("param"), found.get("code"), found.get("message"), detail, raw]

@@ -329,7 +329,7 @@ class StreamFold:
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
         call_id, name, arguments = _string(call.get("id")) or "", _string(function.get("name")) or "", function.get("arguments")
-        slot = self._slot(call.get("index"), call_id, name)
+        slot = self._slot(call.get("index"), call_id, name, blank=arguments is None or arguments == "")
         if call_id and not slot.id:
             slot.id = call_id
             self._by_id.setdefault(call_id, slot)
@@ -340,12 +340,15 @@ class StreamFold:
         elif arguments is not None:
             slot.arguments.append(json.dumps(arguments, ensure_ascii=False))
 
-    def _slot(self, index: Any, call_id: str, name: str) -> _Slot:
-        """The call a fragment belongs to: by index *and* id, because some servers give every call index 0."""
+    def _slot(self, index: Any, call_id: str, name: str, *, blank: bool) -> _Slot:
+        """The call a fragment belongs to: by index *and* id, because some servers give every call index 0.
+
+        One that is `blank`, without arguments, and repeats the name only says it again.
+        """
         if isinstance(index, int) and not isinstance(index, bool):
             slot = self._by_index.get(index)
             other_id = slot is not None and slot.id and call_id and slot.id != call_id
-            new_call = slot is not None and not call_id and name and slot.name and slot.complete
+            new_call = slot is not None and not call_id and name and slot.name and slot.complete and not (blank and name == slot.name)
             if slot is None or other_id or new_call:
                 slot = self._by_index[index] = self._new_slot()
             return slot

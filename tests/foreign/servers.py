@@ -39,6 +39,8 @@ class Can:
     read_pictures: bool
     check_settings: bool
     """Refuse a setting of the wrong type."""
+    keep_connections: bool
+    """Take another request on a connection without closing it under the request now and then."""
     fail_on_demand: bool
     """Answer 429, 500 and 529 when asked to."""
 
@@ -51,6 +53,7 @@ CAN = {
         report_costs=False,
         read_pictures=False,
         check_settings=True,
+        keep_connections=False,
         fail_on_demand=False,
     ),
     "litellm": Can(
@@ -60,6 +63,7 @@ CAN = {
         report_costs=True,
         read_pictures=True,
         check_settings=False,  # made-up models look at none
+        keep_connections=True,
         fail_on_demand=True,
     ),
 }

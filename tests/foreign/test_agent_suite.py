@@ -320,23 +320,42 @@ def test_a_run_cancelled_in_mid_stream_gives_its_connection_back(server):
     assert after.output.strip()
 
 
-@where()
+async def kept_after_each(server):
+    """The sockets that are kept after each of three runs."""
+    used = []
+    for _ in range(3):
+        await agent(server, "plain").arun("Hi")
+        used += (await connections_here()).sockets()
+    return used
+
+
+@where(keep_connections=True)
 def test_runs_one_after_another_use_one_connection(server):
-    async def three():
-        used = []
-        for _ in range(3):
-            await agent(server, "plain").arun("Hi")
-            used += (await connections_here()).sockets()
-        return used
+    used = asyncio.run(kept_after_each(server))
+    assert (len(used), len(set(used))) == (3, 1)
 
-    assert len(set(asyncio.run(three()))) == 1
+
+@where(keep_connections=False)
+def test_where_connections_break_when_used_again_none_is_kept(server):
+    assert asyncio.run(kept_after_each(server)) == []
 
 
 @where()
+def test_requests_that_follow_a_stream_at_once_are_all_answered_at_the_first_attempt(server):
+    question = LLMRequest(server.model_id("plain"), [Message("user", "Hi")], max_tokens=2)
+
+    async def one_after_another():
+        model = server.model("plain")  # as it is, without the retries of an agent
+        return [[chunk async for chunk in model.complete_stream(question)][-1].done for _ in range(40)]
+
+    assert all(asyncio.run(one_after_another()))
+
+
+@where(keep_connections=True)
 def test_a_connection_that_the_server_has_closed_meanwhile_does_no_harm(server):
     async def long_break():
         before = await agent(server, "plain").arun("Hi")
-        await asyncio.sleep(6)  # both servers close an idle connection after five seconds
+        await asyncio.sleep(6)  # it closes an idle connection after five seconds, by its own clock
         return before, await agent(server, "plain").arun("Hi again")
 
     assert all(result.usage.model_calls == 1 for result in asyncio.run(long_break()))
