@@ -17,7 +17,7 @@ import ssl
 import weakref
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncGenerator
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -191,6 +191,7 @@ class Connection:
         self._stream: Any = None
         self.place = way.place
         self.idle_since = 0.0
+        self.reused = False
 
     async def send(self, request: Any) -> Any:
         """The response as soon as its head is there."""
@@ -205,6 +206,11 @@ class Connection:
     @property
     def socket(self) -> Any:
         return None if self._stream is None else self._stream.get_extra_info("socket")
+
+    def broke_before_its_answer(self) -> None:
+        """When a kept connection does, the others of its place may be as stale: the next request gets a new one."""
+        if self.reused:
+            self._owner.drop_idle(self.place)
 
     async def give_back(self, response: Any, *, complete: bool) -> None:
         """Ends the borrowing. `complete`: the response was read to its end, so the connection can be used again."""
@@ -231,9 +237,10 @@ class UserClient:
     """
 
     def __init__(self, client: Any) -> None:
-        if not all(hasattr(client, name) for name in ("build_request", "send", "aclose", "is_closed")):
-            kind = f"{type(client).__module__.partition('.')[0]}.{type(client).__name__}"
-            raise ErrorConfig(f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {kind}")
+        if isinstance(client, type) or not all(map(partial(hasattr, client), ("build_request", "send", "aclose", "is_closed"))):
+            kind = client if isinstance(client, type) else type(client)
+            named = f"{'the class ' if kind is client else ''}{kind.__module__.partition('.')[0]}.{kind.__name__}"
+            raise ErrorConfig(f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {named}")
         self._client = client
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
@@ -270,8 +277,9 @@ class Connections:
         self._room = asyncio.Semaphore(self._most)
         self._idle: dict[tuple[object, ...], list[Connection]] = {}
         self._all: set[Connection] = set()
+        self._ending: set[Connection] = set()  # no more in `_all`, but not closed yet: the end of the loop may come first
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self.keeper: AsyncGenerator[None, None] | None = None
 
@@ -284,15 +292,16 @@ class Connections:
         await self._room.acquire()
         try:
             if idle := self._idle.get(way.place):
+                idle[-1].reused = True
                 return idle.pop()
             made = Connection(self, way)
-            self._all.add(made)
-            if len(self._all) > self._most and (oldest := min(self._all_idle(), key=lambda one: one.idle_since, default=None)):
-                await self._close([oldest])
-            return made
         except BaseException:
             self._room.release()
             raise
+        self._all.add(made)
+        if len(self._all) > self._most and (oldest := min(self._all_idle(), key=lambda one: one.idle_since, default=None)):
+            self._close_soon([oldest])
+        return made
 
     async def take_back(self, connection: Connection, alive: bool) -> None:
         self._room.release()
@@ -305,25 +314,39 @@ class Connections:
         if self._timer is None:
             self._wake_at(connection.idle_since + KEEP_S)
 
+    def drop_idle(self, place: tuple[object, ...]) -> None:
+        """No idle connection of a place is used again."""
+        self._close_soon(self._idle.get(place, []))
+
     async def close(self) -> None:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        await self._close(list(self._all))
+        await self._close(self._all | self._ending)
+        self._all, self._idle = set(), {}
 
     def sockets(self) -> list[Any]:
-        return [connection.socket for connection in self._all]
+        return [connection.socket for connection in self._all | self._ending]
 
     def _all_idle(self) -> list[Connection]:
         return [connection for idle in self._idle.values() for connection in idle]
 
-    async def _close(self, connections: list[Connection]) -> None:
-        gone = set(connections)
-        self._all -= gone
+    def _close_soon(self, connections: list[Connection]) -> None:
+        """In a task of its own: whoever makes us close them may be cancelled. They are not idle any more when this returns."""
+        if not (gone := set(connections)):
+            return
         left = {place: [connection for connection in idle if connection not in gone] for place, idle in self._idle.items()}
         self._idle = {place: idle for place, idle in left.items() if idle}
+        self._all -= gone
+        self._ending |= gone
+        task = self._loop.create_task(self._close(gone), name="agentroute-close-unused", context=contextvars.Context())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, connections: set[Connection]) -> None:
         for connection in connections:
             await connection.close()
+            self._ending.discard(connection)
 
     def _wake_at(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._close_unused, context=contextvars.Context())
@@ -332,7 +355,7 @@ class Connections:
         """Closes what was idle for long. Servers end idle connections too, and each would stay half open here."""
         old = self._loop.time() - KEEP_S
         unused = [connection for connection in self._all_idle() if connection.idle_since <= old]
-        self._closing = self._loop.create_task(self._close(unused), name="agentroute-close-unused")
+        self._close_soon(unused)
         self._timer = None
         if left := [connection.idle_since for connection in self._all_idle() if connection.idle_since > old]:
             self._wake_at(min(left) + KEEP_S)

@@ -6,14 +6,15 @@ Redirects are never followed: neither the key nor the prompt ever goes to an add
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-import zlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ._connections import CONNECT_S, TIMEOUTS, WRITE_S, Connection, UserClient, connections_here, library, way, where
+from ._connections import CONNECT_S, TIMEOUTS, WRITE_S, Connection, UserClient, Way, connections_here, library, way, where
+from ._decoding import Decoder, Listener
 from .config import Headers, Secret
 from .errors import ErrorAgent, ErrorConfig, ErrorModelConnection, ErrorModelResponse, ErrorModelTimeout
 
@@ -186,9 +187,10 @@ class _Request(NamedTuple):
         return lines
 
 
-async def _send(request: _Request, body: _Body, clock: _Clock, client: UserClient | None) -> tuple[Connection | UserClient, Any]:
+async def _send(
+    request: _Request, where_to: Way, body: _Body, clock: _Clock, client: UserClient | None
+) -> tuple[Connection | UserClient, Any]:
     """The response as soon as its head is there, and who it is to be given back to."""
-    where_to = way(request.url)
     if allowed_hosts is not None and where_to.host not in allowed_hosts:
         raise RuntimeError(f"a request to {where(request.url)} was stopped: requests are forbidden here (no_requests)")
     if client is not None:
@@ -201,7 +203,9 @@ async def _send(request: _Request, body: _Body, clock: _Clock, client: UserClien
         clock.connecting(body)
     try:
         return connection, await clock.wait(connection.send(built))
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception):  # not a cancellation
+            connection.broke_before_its_answer()
         await connection.give_back(None, complete=False)
         raise
 
@@ -209,96 +213,45 @@ async def _send(request: _Request, body: _Body, clock: _Clock, client: UserClien
 # ---- what comes back ----------------------------------------------------------------------------------------------
 
 
-class _Decoder:
-    """Undoes a compression nobody asked for, a megabyte at a time, so that a small body cannot grow large in one step."""
-
-    STEP = 1024 * 1024
-    RATIO = 50
-    """To how many times its size a body may unpack, after the first STEP: answers do 10, streams of them 40, bombs 1000."""
-
-    def __init__(self, encoding: str, url: str) -> None:
-        names = [name for name in encoding.lower().replace(" ", "").split(",") if name not in ("", "identity")]
-        if names and names not in (["gzip"], ["x-gzip"], ["deflate"]):
-            raise ErrorModelResponse(f"{where(url)} sent a body in an encoding that was not asked for: {encoding!r}", sent=True)
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if names else None  # 32: zlib's header or gzip's
-        self._raw = self._deflate = names == ["deflate"]  # some send deflate without a header
-        self._after = b""  # of an end, what may begin a member
-        self._url = url
-        self._packed = self._unpacked = 0
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        if self._inflate is None:
-            yield piece
-            return
-        self._packed += len(piece)
-        piece, self._after = self._after + piece, b""
-        while piece:
-            if self._inflate.eof:
-                if self._deflate or piece[:2] != b"":  # padding, or half of a member's first two bytes
-                    self._after = piece[:2]
-                    return
-                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)  # a gzip body may have several members
-            try:
-                part = self._inflate.decompress(piece, self.STEP)
-            except zlib.error as error:
-                if not self._raw:
-                    raise ErrorModelResponse(
-                        f"{where(self._url)} sent a body that cannot be decoded ({error})", sent=True
-                    ) from None
-                self._inflate, self._raw = zlib.decompressobj(-zlib.MAX_WBITS), False
-                continue
-            self._raw = False
-            piece = self._inflate.unused_data or self._inflate.unconsumed_tail
-            self._unpacked += len(part)
-            if self._unpacked > self.STEP + self.RATIO * self._packed:
-                raise ErrorModelResponse(
-                    f"{where(self._url)} sent a compressed body that unpacks to more than {self.RATIO} times its size", sent=True
-                )
-            if part:
-                yield part
-
-    def finish(self) -> None:
-        if self._inflate is not None and not self._inflate.eof:
-            raise ErrorModelResponse(f"{where(self._url)} sent a compressed body that is cut off", sent=True, reason="cut_off")
-
-
-class _Listener:
-    """Tells the data of an event stream from that with which servers keep it open: comments, and events of type ping."""
-
-    def __init__(self) -> None:
-        self._ping = False  # in an event that said so
-
-    def is_data(self, piece: bytes) -> bool:
-        """Whether the next bytes of the stream hold any data."""
-        if not self._ping and piece[:1] not in b":\r\ne":
-            return True
-        for line in piece.splitlines():
-            if not line:
-                self._ping = False
-            elif line.startswith(b"event:") and line[6:].strip() == b"ping":
-                self._ping = True
-            elif line[:1] != b":" and not self._ping:
-                return True
-        return False
-
-
-def _tls_problem(error: BaseException) -> ssl.SSLError | None:
-    """The TLS error at the root of an error."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those it came from; of several at once (one for each address of a name) the first."""
     seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, ssl.SSLError):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+    while seen is not None:
+        yield seen
+        seen = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__ or seen.__context__
 
 
-def _failure(error: Exception, url: str, clock: _Clock, sent: bool) -> ErrorAgent | None:
+def _detail(error: BaseException) -> str:
+    """What is known of an error: what the system says, where it is the system's."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno is not None:
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # below 0: of names; they come in words
+    return str(error) or type(error).__name__
+
+
+def _proxy_words(where_to: Way | None) -> str:
+    """The proxy of a request and what set it, for messages; nothing without one."""
+    if where_to is None or where_to.proxy is None:
+        return ""
+    return f"the proxy {where(where_to.proxy)} (set by {where_to.proxy_variable})"
+
+
+def _no_entry(url: str, where_to: Way | None) -> str:
+    proxy = _proxy_words(where_to) or "http_client's proxy"
+    return f"{proxy} wants a user and password to reach {where(url)} (407); give the ones it knows, as in http://user:password@host:port"
+
+
+def _failure(error: Exception, url: str, where_to: Way | None, clock: _Clock, sent: bool) -> ErrorAgent | None:
     """Our error for one of the HTTP library's; None for what is not about HTTP."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: httpx's are not httpx2's, and a user may bring either
-    name, place, detail = type(error).__name__, where(url), str(error) or type(error).__name__
-    tls = _tls_problem(error)
     if isinstance(error, ErrorAgent):
         return error
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: httpx's are not httpx2's, and a user may bring either
+    name, place, detail = type(error).__name__, where(url), _detail(error)
+    tls = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
+    proxy = _proxy_words(where_to)
+    through = f" through {proxy}" if proxy else ""
     if clock.expired == "connect" or kinds & {"ConnectTimeout", "PoolTimeout"}:
-        return ErrorModelTimeout(f"{place} could not be connected to within {CONNECT_S:g} s")
+        return ErrorModelTimeout(f"{place} could not be connected to within {CONNECT_S:g} s{through}")
     if clock.expired == "first":
         wanted = "a larger idle_timeout waits longer"
         return ErrorModelTimeout(f"{place} began a stream, but sent no data within {clock.first_s:g} s; {wanted}", sent=sent)
@@ -323,16 +276,22 @@ def _failure(error: Exception, url: str, clock: _Clock, sent: bool) -> ErrorAgen
         )
     if tls is not None and not sent:
         return ErrorModelConnection(
-            f"no TLS connection to {place} ({tls.reason or detail}); does it speak https? else use http://"
+            f"no TLS connection to {place}{through} ({tls.reason or detail}); does it speak https? else use http://"
         )
+    if "ProxyError" in kinds and str(error).startswith("407"):
+        return ErrorConfig(_no_entry(url, where_to))
     if "ProxyError" in kinds:
-        return ErrorModelConnection(f"the proxy for {place} failed ({detail}); check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
+        advice = "check the proxy, or set NO_PROXY"
+        return ErrorModelConnection(f"{proxy or 'the proxy'} did not connect to {place} ({detail}); {advice}")
+    if "ConnectError" in kinds and proxy:
+        advice = "check the address, or set NO_PROXY"
+        return ErrorModelConnection(f"{proxy} could not be reached ({detail}), nor {place} through it; {advice}")
     if "ConnectError" in kinds:
         return ErrorModelConnection(
             f"{place} could not be reached ({detail}); check the address, the network and the proxy settings"
         )
     if kinds & {"HTTPError", "StreamError", "OSError"}:
-        return ErrorModelConnection(f"the connection to {place} broke ({name}: {detail})", sent=sent)
+        return ErrorModelConnection(f"the connection to {place}{through} broke ({name}: {detail})", sent=sent)
     return None
 
 
@@ -393,19 +352,23 @@ async def _exchange(
 ) -> AsyncGenerator[Reply | bytes, None]:
     """One request and its answer; see `post_stream`."""
     clock, body, failure = _Clock(timeout, idle), _Body(request.content or b""), None
+    where_to: Way | None = None
     try:
-        sender, response = await _send(request, body, clock, client)
+        where_to = way(request.url)
+        sender, response = await _send(request, where_to, body, clock, client)
         complete = False
         try:
+            if response.status_code == 407 and client is None and where_to.proxy:
+                raise ErrorConfig(_no_entry(request.url, where_to))
             reply = Reply(response.status_code, response.headers)
             yield reply
             read = response.is_stream_consumed  # by a hook of the user's client, or it came from a mock
             events = idle is not None and "event-stream" in reply.headers.get("content-type", "event-stream")
             most, size = MAX_STREAM if events else MAX_BODY, 0
-            listener = _Listener()
+            listener = Listener()
             if events:
                 clock.begun()
-            decoder = _Decoder("" if read else reply.headers.get("content-encoding", ""), request.url)
+            decoder = Decoder("" if read else reply.headers.get("content-encoding", ""), where(request.url))
             pieces = aiter(response.aiter_bytes() if read else response.stream)
             while (raw := await clock.wait(anext(pieces, None))) is not None:
                 if events and listener.is_data(raw):
@@ -420,7 +383,7 @@ async def _exchange(
         finally:
             await sender.give_back(response, complete=complete)
     except Exception as error:
-        failure = _failure(error, request.url, clock, body.begun)
+        failure = _failure(error, request.url, None if client else where_to, clock, body.begun)
         if failure is None:
             raise
     finally:

@@ -1,9 +1,10 @@
 """Bytes to server-sent events. No I/O; feed it bytes cut anywhere and it gives the same events.
 
 Source of the rules: the event-stream chapter of the WHATWG HTML standard. Lines end in LF, CR or CRLF and in nothing
-else (text helpers also split at U+2028 and U+0085, which may stand inside JSON). Two deviations, both wanted: an event
-that the end of the stream cuts off before its blank line is delivered by `flush`, and a line `error: …` (older llama.cpp
-servers) is the data of an event of type `error`.
+else (text helpers also split at U+2028 and U+0085, which may stand inside JSON). Three deviations, all wanted: an event
+that the end of the stream cuts off before its blank line is delivered by `flush`; a line `error: …` (older llama.cpp
+servers) is the data of an event of type `error`; and a line `data: [DONE]` is an event at once, since servers that hold
+the connection may leave out the blank line.
 """
 
 from __future__ import annotations
@@ -85,17 +86,23 @@ class SSEDecoder:
             self._first = False
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line:
-            if self._data:
-                name = self._event.decode("utf-8", "replace") or "message"
-                events.append(ServerSentEvent(name, b"\n".join(self._data).decode("utf-8", "replace")))
-            self._data, self._event, self._size = [], b"", 0
+            self._end(events)
             return
         name_bytes, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if name_bytes == b"data":
+        if name_bytes == b"data" and value == b"[DONE]":
+            self._end(events)
+            events.append(ServerSentEvent("message", "[DONE]"))
+        elif name_bytes == b"data":
             self._data.append(value)
         elif name_bytes == b"event":
             self._event = value
         elif name_bytes == b"error":
             self._data.append(value)
             self._event = b"error"
+
+    def _end(self, events: list[ServerSentEvent]) -> None:
+        if self._data:
+            name = self._event.decode("utf-8", "replace") or "message"
+            events.append(ServerSentEvent(name, b"\n".join(self._data).decode("utf-8", "replace")))
+        self._data, self._event, self._size = [], b"", 0

@@ -12,7 +12,7 @@ import agentroute
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
     ["errors", "message", "content", "figures", "records", "result_text", "events", "result"],
-    ["_sse", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite",
+    ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
     ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
      "models.local", "models.openrouter", "models.retry", "models.routing", "models.fallback", "models", "store"],

@@ -11,7 +11,8 @@ import traceback
 
 import pytest
 
-from agentroute import Agent, LLMRequest, Message, ModelCloud, ToolCall, errors, tool
+from agentroute import Agent, LLMChunk, LLMRequest, Message, ModelCloud, ToolCall, errors, tool
+from agentroute.models import base
 from agentroute.testing import no_requests
 from tests.server import ModelServer, Raw
 
@@ -315,6 +316,28 @@ def test_the_usage_of_a_whole_answer_that_cannot_be_used_is_kept(body):
     with ModelServer([Raw(200, [json.dumps({**body, "usage": USAGE}).encode()])]) as server:
         error = failing(server, errors.ErrorModel, stream=False)
     assert (error.sent, error.usage) == (True, USAGE)
+
+
+@both
+@pytest.mark.parametrize("status", [201, 202, 299])
+def test_any_status_of_success_brings_the_answer(status, stream):
+    good = {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}], "usage": USAGE}
+
+    async def last(model: ModelCloud) -> LLMChunk:
+        return [chunk async for chunk in base.ask(model, LLMRequest("m", [Message("user", "hi")]), stream=stream)][-1]
+
+    with ModelServer([Raw(status, [json.dumps(good).encode()])]) as server:
+        response = asyncio.run(last(ModelCloud(model_id="m", base_url=server.base_url))).response
+    assert (response.content, response.usage) == ("hello", USAGE)
+
+
+@both
+@pytest.mark.parametrize("status", [200, 201])
+def test_an_answer_without_a_body_is_empty_and_may_be_charged_for(status, stream):
+    with ModelServer([Raw(status, [b""])]) as server:
+        error = failing(server, errors.ErrorModelResponse, stream=stream)
+    assert (error.reason, error.sent) == ("empty", True)
+    assert str(error).endswith(f"answered {status} with an empty body")
 
 
 def test_requests_can_be_forbidden():

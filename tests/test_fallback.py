@@ -120,6 +120,23 @@ def test_each_model_has_its_own_retries(stream):
 
 
 @both
+def test_a_long_wait_is_waited_only_where_no_other_model_is_left(stream, monkeypatch):
+    monkeypatch.setattr("agentroute.models.fallback.SHORT_S", 0.0)  # so that a tenth of a second is long
+    busy = Raw(429, [b"{}"], {"retry-after-ms": "100"})
+    with ModelServer([busy], repeat=True) as first, ModelServer([busy, "hello"]) as second:
+        models = [ModelCloud(model_id="m", base_url=first.base_url), second.model]
+        assert ask(ModelFallback(models), stream=stream).content == "hello"
+        assert (len(first.requests), len(second.requests)) == (1, 2)
+
+
+def test_a_short_wait_is_waited_before_another_model_is_asked():
+    with ModelServer([Raw(429, [b"{}"], {"retry-after-ms": "20"}), "hello"]) as first:
+        second = scripted("never")
+        assert ask(ModelFallback([ModelCloud(model_id="m", base_url=first.base_url), second])).content == "hello"
+        assert second.requests == []
+
+
+@both
 def test_the_response_says_which_model_answered(stream):
     def silent(request):
         return LLMResponse("hello")

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from agentroute import Agent, LLMRequest, Message, ModelCloud, _http
+from agentroute._decoding import Listener
 from agentroute.errors import (
     ErrorAgent,
     ErrorConfig,
@@ -278,6 +279,33 @@ def test_a_slow_reader_is_not_silence():
         assert asyncio.run(read(server.base_url)) == 4
 
 
+def test_the_time_a_reader_takes_is_not_the_servers():
+    """The server is done at once; the reader takes longer than the whole timeout, but the answer is there and paid for."""
+
+    async def read(base_url: str) -> int:
+        size = 0
+        async for part in _http.post_stream(f"{base_url}/x", b"{}", key=None, timeout=0.4, idle=10):
+            size += len(part) if isinstance(part, bytes) else 0
+            await asyncio.sleep(0.1)
+        return size
+
+    large = b"data: " + b"a" * 100_000 + b"\n\n"  # more than one read takes, so that each has to wait for the socket
+    with RawServer(answering(head(stream=True), *[large] * 6)) as server:
+        assert asyncio.run(read(server.base_url)) == 6 * len(large)
+
+
+def test_a_slow_reader_does_not_give_the_server_more_time():
+    async def read(base_url: str) -> None:
+        async for _ in _http.post_stream(f"{base_url}/x", b"{}", key=None, timeout=0.4, idle=10):
+            await asyncio.sleep(0.3)
+
+    with RawServer(answering(head(b"transfer-encoding: chunked", stream=True), TEXT, hold=True)) as server:
+        began = time.monotonic()
+        with pytest.raises(ErrorModelTimeout, match=r"timeout=0\.4 s"):
+            asyncio.run(read(server.base_url))
+        assert time.monotonic() - began < 1.8
+
+
 @pytest.mark.parametrize(
     ("piece", "data"),
     [
@@ -288,10 +316,50 @@ def test_a_slow_reader_is_not_silence():
         (b": ping\n\ndata: 1\n\n", True),
         (b"\ndata: 1\n", True),
         (b'"rest of a line"}\n\n', True),
+        (b'event: ping\r\ndata: {"type": "ping"}\r\n\r\n', False),
+        (b"event:ping\ndata: {}\n\ndata: 1\n\n", True),
+        (b"event: message\ndata: 1\n\n", True),
     ],
 )
 def test_what_counts_as_data(piece, data):
-    assert _http._is_data(piece) is data
+    assert Listener().is_data(piece) is data
+
+
+def test_a_ping_in_pieces_is_no_data():
+    listener = Listener()
+    pieces = [b"event: ping\n", b'data: {"type"', b': "ping"}\n', b"\n", b"data: 1\n\n"]
+    assert [listener.is_data(piece) for piece in pieces] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("kept_open", [COMMENT, chunk(b'event: ping\ndata: {"type":"ping"}\n\n')], ids=["comments", "pings"])
+def test_a_stream_that_never_begins_is_given_up(monkeypatch, kept_open):
+    monkeypatch.setattr(_http, "FIRST_S", 0.3)
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(head(b"transfer-encoding: chunked", stream=True))
+        while True:
+            talk.send(kept_open, pause_s=0.05)
+
+    with RawServer(script) as server:
+        began = time.monotonic()
+        *_, error = collected(server.base_url, idle=0.1)
+        assert 0.3 <= time.monotonic() - began < 1.5
+        assert server.all_closed()
+    assert isinstance(error, ErrorModelTimeout) and error.sent
+    assert "sent no data within 0.3 s" in str(error) and "idle_timeout" in str(error)
+
+
+def test_the_first_data_may_take_as_long_as_any_silence(monkeypatch):
+    monkeypatch.setattr(_http, "FIRST_S", 0.1)
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(head(b"transfer-encoding: chunked", stream=True), *[COMMENT] * 6, pause_s=0.05)
+        talk.send(TEXT, b"0\r\n\r\n")
+
+    with RawServer(script) as server:
+        assert isinstance(collected(server.base_url, idle=5)[-1], bytes)
 
 
 # ---- redirects (N22, N23)

@@ -14,8 +14,9 @@ import weakref
 import pytest
 
 from agentroute import Agent, LLMRequest, Message, ModelCloud, _connections
-from agentroute.errors import ErrorConfig, ErrorModelConnection, ErrorModelTimeout
+from agentroute.errors import ErrorConfig, ErrorModelConnection, ErrorModelRequest, ErrorModelTimeout
 from tests.benchmarks.endpoint import endpoint
+from tests.faults import good
 from tests.http_library import LIBRARIES, with_library
 from tests.raw_server import RawServer, Talk, answering
 from tests.server import ModelServer, Raw
@@ -37,6 +38,15 @@ def no_proxies(monkeypatch):
 
 async def ask(base_url: str) -> str | None:
     return (await ModelCloud(model_id="m-0-1", base_url=base_url).complete(LLMRequest("m-0-1", [Message("user", "hi")]))).content
+
+
+BODY = good(stream=False)
+
+
+def serving(talk: Talk) -> None:
+    """A server that keeps its connections."""
+    while talk.request():
+        talk.send(BODY)
 
 
 def sockets() -> int:
@@ -191,6 +201,87 @@ def test_who_is_cancelled_while_waiting_takes_no_room(monkeypatch):
         assert asyncio.run(run(held.base_url, free.base_url)) == "hello"
 
 
+def test_who_is_cancelled_while_an_idle_connection_makes_room_leaves_nothing_open(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 1)
+    close = _connections.Connection.close
+
+    async def run() -> None:
+        may_close = asyncio.Event()
+
+        async def slow(connection: _connections.Connection) -> None:
+            await may_close.wait()
+            await close(connection)
+
+        await ask(first.base_url)
+        monkeypatch.setattr(_connections.Connection, "close", slow)
+        asking = asyncio.create_task(ask(held.base_url))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.sleep(0)
+        may_close.set()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert await asyncio.to_thread(first.all_closed, 2)
+        assert (await _connections.connections_here())._all == set()
+
+    with RawServer(serving) as first, RawServer(answering(hold=True)) as held:
+        asyncio.run(run())
+
+
+def test_a_loop_that_ends_while_an_idle_connection_makes_room_leaves_nothing_open(monkeypatch):
+    monkeypatch.setattr(_connections, "_most_connections", lambda: 1)
+    close = _connections.Connection.close
+
+    async def run() -> None:
+        await ask(first.base_url)
+
+        async def slow(connection: _connections.Connection) -> None:
+            await asyncio.sleep(10)  # the end of the loop cancels it
+
+        monkeypatch.setattr(_connections.Connection, "close", slow)
+        await ask(second.base_url)
+        monkeypatch.setattr(_connections.Connection, "close", close)
+
+    with RawServer(serving) as first, RawServer(serving) as second:
+        asyncio.run(run())
+        assert first.all_closed(2) and second.all_closed(2)
+
+
+def test_when_a_kept_connection_breaks_the_other_kept_ones_are_not_tried():
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(BODY, pause_s=0.1)
+        talk.request()
+        talk.reset()
+
+    async def run() -> None:
+        agent = Agent("a", model=f"{server.base_url}/m")
+        await asyncio.gather(*(agent.arun("hi") for _ in range(4)))
+        assert server.connections == 4
+        assert (await agent.arun("hi")).output == "hello"
+        assert (server.connections, len(server.requests)) == (5, 6)
+
+    with RawServer(script) as server:
+        asyncio.run(run())
+
+
+def test_a_cancelled_request_leaves_the_other_kept_connections():
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(BODY, pause_s=0.1)
+        talk.hold()
+
+    async def run() -> None:
+        await together(server.base_url, 3)
+        asking = asyncio.create_task(ask(server.base_url))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert len((await _connections.connections_here())._all_idle()) == 2
+
+    with RawServer(script) as server:
+        asyncio.run(run())
+
+
 def test_waiting_for_room_is_within_the_timeout(monkeypatch):
     monkeypatch.setattr(_connections, "_most_connections", lambda: 1)
 
@@ -209,12 +300,6 @@ def test_waiting_for_room_is_within_the_timeout(monkeypatch):
 
 def test_connections_nobody_uses_are_closed_without_another_request(monkeypatch):
     monkeypatch.setattr(_connections, "KEEP_S", 0.1)
-    body = b'{"choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
-    reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-
-    def script(talk: Talk) -> None:
-        while talk.request():
-            talk.send(reply)
 
     async def run() -> None:
         await together(server.base_url, 5)
@@ -225,7 +310,7 @@ def test_connections_nobody_uses_are_closed_without_another_request(monkeypatch)
         here = await _connections.connections_here()
         assert (here._all, here._idle) == (set(), {})
 
-    with RawServer(script) as server:
+    with RawServer(serving) as server:
         asyncio.run(run())
 
 
@@ -390,23 +475,49 @@ def test_settings_that_change_count_from_the_next_request_on(monkeypatch):
 
 def test_a_proxy_that_is_not_there_is_a_connection_error(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    with pytest.raises(ErrorModelConnection, match="proxy settings"):
+    words = r"^the proxy 127\.0\.0\.1:1 \(set by HTTP_PROXY\) could not be reached \(Connection refused\), nor model\.example:80"
+    with pytest.raises(ErrorModelConnection, match=words):
         asyncio.run(ask("http://model.example/v1"))
 
 
 def test_a_proxy_that_refuses_a_tunnel_is_told(monkeypatch):
-    with RawServer(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")) as proxy:
+    with RawServer(answering(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.removesuffix("/v1"))
-        with pytest.raises(ErrorModelConnection, match=r"the proxy for model\.example:443 failed \(407"):
+        words = r"^the proxy 127.* \(set by HTTPS_PROXY\) did not connect to model\.example:443 \(502"
+        with pytest.raises(ErrorModelConnection, match=words):
             asyncio.run(ask("https://model.example/v1"))
         assert proxy.requests[0].startswith(b"CONNECT model.example:443")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_password_is_asked_once_and_named(monkeypatch, scheme):
+    variable = f"{scheme.upper()}_PROXY"
+    with RawServer(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")) as proxy:
+        monkeypatch.setenv(variable, proxy.base_url.removesuffix("/v1").replace("//", "//user:sk-secret-1@"))
+        with pytest.raises(ErrorConfig, match=rf"^the proxy 127\..* \(set by {variable}\) wants a user and password") as caught:
+            asyncio.run(Agent("a", model=f"{scheme}://model.example/v1/m").arun("hi"))
+        assert len(proxy.requests) == 1
+    assert "sk-secret-1" not in str(caught.value)
+
+
+def test_a_407_without_a_proxy_is_the_servers():
+    with RawServer(answering(b"HTTP/1.1 407 Odd\r\ncontent-length: 0\r\n\r\n")) as server:
+        with pytest.raises(ErrorModelRequest):
+            asyncio.run(ask(server.base_url))
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_why_a_server_could_not_be_reached_is_told(host):
+    with pytest.raises(ErrorModelConnection, match=rf"^{host}:1 could not be reached \(Connection refused\)"):
+        asyncio.run(ask(f"http://{host}:1/v1"))
 
 
 def test_a_tunnel_that_never_stands_is_given_up_early(monkeypatch):
     monkeypatch.setattr("agentroute._http.CONNECT_S", 0.3)
     with RawServer(answering(hold=True)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.removesuffix("/v1"))
-        with pytest.raises(ErrorModelTimeout, match=r"could not be connected to within 0\.3 s"):
+        with pytest.raises(ErrorModelTimeout, match=r"could not be connected to within 0\.3 s through the proxy .*HTTPS_PROXY"):
             asyncio.run(ask("https://model.example/v1"))
         assert proxy.all_closed()
 

@@ -74,7 +74,7 @@ def test_errors_of_the_clients_library_are_ours(their_library):
     with RawServer(lambda talk: None) as server, pytest.raises(ErrorModelConnection) as broke:
         with_client(server.base_url, client(their_library))
     assert broke.value.sent is True
-    with pytest.raises(ErrorModelConnection, match="could not be reached") as refused:
+    with pytest.raises(ErrorModelConnection, match=r"could not be reached \(Connection refused") as refused:
         with_client("http://127.0.0.1:1/v1", client(their_library))
     assert refused.value.sent is False
 
@@ -124,6 +124,11 @@ def test_a_client_is_used_on_one_loop_only(their_library):
 def test_what_is_no_async_client_is_refused(wrong):
     with pytest.raises(ErrorConfig, match=r"http_client must be an httpx\.AsyncClient or httpx2\.AsyncClient, not "):
         ModelCloud(model_id="m", base_url="http://127.0.0.1/v1", http_client=wrong)
+
+
+def test_the_class_of_a_client_is_refused(their_library):
+    with pytest.raises(ErrorConfig, match=rf"not the class {their_library}\.AsyncClient"):
+        ModelCloud(model_id="m", base_url="http://127.0.0.1/v1", http_client=importlib.import_module(their_library).AsyncClient)
 
 
 def test_a_client_for_plain_code_is_refused(their_library):

@@ -442,3 +442,19 @@ def test_a_conversation_with_a_memory_pays_for_what_is_remembered():
 
 def test_scripted_answers_need_no_price():
     assert Agent("a", model=ModelScripted(["hi"]), max_cost=1.0).run("go").output == "hi"
+
+
+def test_tools_and_schemas_are_part_of_the_bound_for_any_model():
+    plain = agentroute.LLMRequest("m", [Message("user", "hi")])
+    wide = agentroute.LLMRequest("m", [Message("user", "hi")], tools=WIDE, response_format={"x": "y" * 5_000})
+    assert metering.prompt_tokens_at_most(wide) - metering.prompt_tokens_at_most(plain) > len(json.dumps(WIDE)) + 5_000
+
+
+def test_several_answers_are_reserved_several_times():
+    model = ModelFunction(lambda request: "x" * 40, chunk_s=0.01)
+    with agentroute.budget(10.0) as total:
+        for event in Agent("a", model=model, price=PRICE, max_tokens=1_000, extra={"n": 4}).stream("go"):
+            if event.kind == "text_delta":
+                reserved = total.reserved
+                break
+    assert reserved >= float(PRICE.cost(0, 4_000))

@@ -240,9 +240,13 @@ def test_a_picture_in_a_tool_result_follows_in_a_message_of_its_own():
 REFUSALS = {
     "cap": (2, {"max_tokens": 9}, lambda body: "max_tokens" in body,
             refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", param="max_tokens", code="unsupported_parameter")),
+    "cap, the other field": (2, {"max_tokens": 9}, lambda body: "max_tokens" in body, refusal("Invalid 'max_tokens': set `max_completion_tokens` instead")),
     "temperature": (2, {"temperature": 0.0}, lambda body: "temperature" in body,
                     refusal("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.", param="temperature")),
     "temperature, deprecated": (2, {"temperature": 0.0}, lambda body: "temperature" in body, refusal("`temperature` is deprecated for this model.")),
+    "temperature, only one": (2, {"temperature": 0.0}, lambda body: "temperature" in body, refusal("invalid temperature: only 1 is allowed for this model")),
+    "temperature, as another provider said it": (2, {"temperature": 0.0}, lambda body: "temperature" in body,
+                                                refusal("Provider error", metadata={"raw": json.dumps({"error": {"message": "'temperature' is not supported with this model."}})})),
     "temperature, with tools": (2, {"temperature": 0.0, "tools": [TOOL], "response_format": SHAPE}, lambda body: "temperature" in body,
                                 refusal("Unsupported value: 'temperature' does not support 0. Only the default (1) is in the schema.", param="temperature")),
     "strict": (2, {"response_format": SHAPE}, lambda body: "strict" in str(body), refusal("json_schema.strict: unknown field `strict`")),
@@ -288,15 +292,53 @@ def test_the_field_an_error_names_by_itself_goes_before_those_it_mentions():
         Raw(500, [b'{"error":{"code":500,"message":"Cannot use tools with stream","type":"server_error"}}']),
         Raw(422, [json.dumps({"detail": [{"loc": ["body", "stream"], "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}]}).encode()]),
         Raw(200, [b'{"error":{"code":400,"message":"stream is not supported for this model"}}']),
+        refusal("This model does not support streaming.", 500),
+        refusal("Unsupported parameter: 'stream'", 500),
+        refusal("Streaming is not available for this model."),
     ],
-    ids=["unverified", "501", "llama.cpp", "422", "under 200"],
+    ids=["unverified", "501", "llama.cpp", "422", "under 200", "500", "500, a parameter", "not available"],
 )
+@pytest.mark.filterwarnings("ignore:.*refuses:RuntimeWarning")
 def test_an_endpoint_that_does_not_stream_is_asked_for_the_whole(said):
     with ModelServer([picky(lambda body: body.get("stream"), said)], repeat=True) as server:
         agent = Agent("a", model=server.model, tools=[tool(name="f")(lambda: "r")])
         for _ in range(2):
             assert [event.delta for event in agent.stream("hi") if event.kind == "text_delta"] == ["hello"]
         assert [bool(body.get("stream")) for body in server.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(refusal(words, 500) for words in (
+            "error reading stream: unexpected EOF", "Upstream closed the stream unexpectedly", "Streaming backend temporarily unavailable",
+            "invalid state: stream closed", "Unexpected error while streaming response", "rpc error: stream terminated by RST_STREAM: server unavailable",
+        )),
+        refusal("The model 'live-stream-1' is not available, unknown"),
+        refusal("The model 'live stream' is unknown"),
+        refusal("Streaming backend temporarily unavailable"),
+    ],
+)  # fmt: skip
+def test_a_failure_that_only_speaks_of_streams_does_not_end_streaming(said):
+    with ModelServer([said, "hello"]) as server:
+        with pytest.raises(errors.ErrorModel):
+            ask(server, stream=True)
+        assert ask(server, stream=True).content == "hello"
+        assert [body.get("stream") for body in server.requests] == [True, True]
+
+
+def test_answers_that_come_whole_are_told_once():
+    with ModelServer([picky(lambda body: body.get("stream"), refusal("stream is not supported"))], repeat=True) as server:
+        told = warned(lambda: [ask(server, stream=True) for _ in range(3)])
+    assert [re.sub(r":\d+", "", one) for one in told] == ["m at 127.0.0.1: it is not asked to stream, which it refuses: its answers come whole"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "ollama", "lm_studio", "deepseek", "mistral"])
+def test_a_cap_whose_field_is_known_stays_in_it(kind):
+    with ModelServer([refusal("Unsupported parameter: max_tokens, max_completion_tokens")], repeat=True) as server:
+        with pytest.raises(errors.ErrorModelRequest):
+            ask(server, kind=kind, max_tokens=9)
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("words", ["Unknown field: stream_options", "stream_options.include_usage is not supported", "The 'stream_options' parameter is not permitted"])
@@ -360,6 +402,19 @@ LEFT_ALONE = {
     "a size, said so": ({"max_tokens": 99999}, refusal("Invalid 'max_tokens': integer above maximum value. Expected a value <= 8192.", code="integer_above_max_value")),
     "a value, said so": ({"temperature": 3.0, "tools": [TOOL]}, refusal("Invalid 'temperature': decimal above maximum value. Expected a value <= 2.", param="temperature")),
     "a value": ({"temperature": 3.0}, refusal("temperature must be between 0 and 2", param="temperature")),
+    "a range": ({"max_tokens": 14966}, refusal("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", code="invalid_request_error")),
+    "a range, by its field": ({"max_tokens": 14966}, refusal("Unsupported: the valid range of max_tokens is [1, 8192]", param="max_tokens")),
+    "a range in dots": ({"max_tokens": 14966}, refusal("Invalid 'max_tokens': integer must be in range 1..4096")),
+    "a range, first word": ({"max_tokens": 14966}, refusal("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 8192]")),
+    "what a model can": ({"max_tokens": 14966}, refusal("max_tokens (20000) is not valid for a model with 8192 output tokens")),
+    "what a model can, unsupported": ({"max_tokens": 14966}, refusal("max_tokens=20000 is not supported by a model with 8192 output tokens")),
+    "invalid only": ({"max_tokens": 9}, refusal("Invalid model configuration: max_tokens budget not available right now")),
+    "a smaller one instead": ({"max_tokens": 9}, refusal("Invalid max_tokens: try a smaller value instead")),
+    "a range of temperatures": ({"temperature": 1.5}, refusal("temperature must be in [0, 1], invalid value 1.5")),
+    "an open range": ({"temperature": 5.0}, refusal("Unsupported: the valid range of temperature is (0, 2.0]")),
+    "a temperature, invalid only": ({"temperature": 5.0}, refusal("Invalid temperature", param="temperature")),
+    "a quoted prompt": ({"temperature": 0.3}, refusal("Your prompt was flagged as unsupported: 'what temperature is it outside'")),
+    "another clause": ({"temperature": 0.3}, refusal("This content is not allowed. It speaks of the temperature.")),
     "too long": ({"max_tokens": 9}, refusal("'max_tokens' is not supported: this model's maximum context length is 4096 tokens")),
     "not sent": ({}, refusal("Unsupported parameter: 'temperature'")),
     "the caller's own": ({"extra": {"temperature": 1, "max_tokens": 5, "stream_options": {}}}, refusal("Unsupported parameters: temperature, max_tokens")),

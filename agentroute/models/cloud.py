@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from .. import _http
 from .._sse import SSEDecoder
 from ..config import Headers, Secret, SecretLike, checked_url, without_keys
-from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelConnection, ErrorModelResponse
+from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelConnection, ErrorModelResponse, ErrorModelTimeout
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
 from .quirks import Quirks, quirks_of, quirks_of_kind
@@ -41,8 +41,10 @@ class ModelCloud:
         base_url: the address up to and without `/chat/completions`. A user and password in it are sent as basic
             authorization, unless there is an `api_key`; the attribute `base_url` is without them.
         api_key: sent as a bearer token; None or empty sends none.
-        timeout: seconds for one request in all, when the request itself names none.
-        idle_timeout: seconds a stream may be silent between data; comments that keep a connection open are no data.
+        timeout: seconds for one request in all, without the time the reader of a stream takes, when the request itself
+            names none.
+        idle_timeout: seconds a stream may be silent between data; comments that keep a connection open are no data. The
+            first data may take 300 s, or this where it is longer.
         headers: sent with every request.
         free: the endpoint charges nothing (a server of one's own), so an unreported cost is 0, not unknown. None: as its
             kind has it.
@@ -186,12 +188,12 @@ class ModelCloud:
                 return
             call.fold = fold = StreamFold()
             call.generation = reply.headers.get("x-generation-id")
-            decoder = SSEDecoder()
-            while part := await _next(parts, fold):
+            decoder, stream = SSEDecoder(), _Stream(parts, fold)
+            while part := await stream.next():
                 for event in decoder.feed(part):
                     for chunk in fold.add_data(event.data, event.event):
                         yield chunk
-            for event in decoder.flush():
+            for event in decoder.flush() if not stream.broken else ():
                 for chunk in fold.add_data(event.data, event.event):
                     yield chunk
             response = fold.finish()
@@ -323,23 +325,42 @@ GROWTH, LONG, SPARSE = 4_000, 16_000, 8
 """Characters: what makes a conversation longer for certain; what may be too long at all; the most a token has of them, on average."""
 
 
-async def _next(parts: AsyncGenerator[_http.Reply | bytes, None], fold: StreamFold) -> bytes:
-    """The next bytes, or none at the end. After the answer's end the stream is read on: its usage may be still to come,
-    and the connection can only be used again when all is read. But that is not waited for longer than a little."""
-    try:
-        if fold.done or fold.ended:
-            async with asyncio.timeout(DONE_S if fold.done else ENDED_S):
-                part = await anext(parts, b"")
-        else:
-            part = await anext(parts, b"")
-    except TimeoutError:
-        return b""
-    except ErrorModelConnection:
-        if fold.done or fold.ended:  # all of the answer is there
+class _Stream:
+    """The bytes of a streamed answer. After the answer's end the stream is read on: its usage may be still to come, and the
+    connection can only be used again when all is read. But that is not waited for longer than a little in all."""
+
+    def __init__(self, parts: AsyncGenerator[_http.Reply | bytes, None], fold: StreamFold) -> None:
+        self._parts, self._fold = parts, fold
+        self._until: float | None = None  # on the loop's clock
+        self.broken = False
+        """It did not come to its end, so its last line may be half a line."""
+
+    async def next(self) -> bytes:
+        """The next bytes, or none at the end.
+
+        Raises:
+            ErrorModelConnection, ErrorModelTimeout: it broke, or fell silent, before the answer was whole.
+        """
+        fold = self._fold
+        try:
+            if fold.done or fold.ended:
+                left = asyncio.get_running_loop().time() + (DONE_S if fold.done else ENDED_S)
+                self._until = left if self._until is None else min(self._until, left)
+                async with asyncio.timeout_at(self._until):
+                    part = await anext(self._parts, b"")
+            else:
+                self._until = None
+                part = await anext(self._parts, b"")
+        except TimeoutError:
+            self.broken = True
             return b""
-        raise
-    assert isinstance(part, bytes)
-    return part
+        except (ErrorModelConnection, ErrorModelTimeout):
+            if not fold.whole:
+                raise
+            self.broken = True
+            return b""
+        assert isinstance(part, bytes)
+        return part
 
 
 def _json_of(body: bytes) -> Any:
@@ -353,10 +374,12 @@ def _json_of(body: bytes) -> Any:
 def _whole(reply: _http.Reply, call: _Call) -> LLMResponse:
     """The response in a body that came as one, be it a completion object or a stream."""
     call.generation = reply.headers.get("x-generation-id")
-    if reply.status != 200 and not (reply.status == 400 and b"tool_use_failed" in reply.body and failed_calls(reply.body)):
+    if not 200 <= reply.status < 300 and not (reply.status == 400 and b"tool_use_failed" in reply.body and failed_calls(reply.body)):
         raise error_of(reply.status, reply.headers, reply.body, model=call.request.model, place=_http.where(call.url), kind=call.place[1])
     fold, payload = StreamFold(), None
     try:
+        if not reply.body.strip():
+            raise ErrorModelResponse(f"{_http.where(call.url)} answered {reply.status} with an empty body", reason="empty")
         if reply.body.lstrip().startswith((b"data:", b"event:", b":")):
             decoder = SSEDecoder()
             for event in [*decoder.feed(reply.body), *decoder.flush()]:

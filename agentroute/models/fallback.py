@@ -17,13 +17,17 @@ from .routing import resolve_model
 
 __all__ = ["ModelFallback"]
 
+SHORT_S = 2.0
+"""Seconds: the longest wait a provider may ask for while there is another model to ask."""
+
 
 class ModelFallback:
     """The first of several models that answers: `Agent("a", model=ModelFallback(["anthropic/claude-sonnet-4", "openai/gpt-5"]))`.
 
     The next one is asked when a model has failed, whatever the reason, before its first delta; after that its error is the
-    answer. Each has its own retries and, where the request names one, the whole timeout. A model that cannot be set up
-    (no key, say) is passed over as long as another is left. `response.model` says which one answered; what failed
+    answer. Each has its own retries and, where the request names one, the whole timeout; but where a provider asks to wait
+    for more than 2 s, the next model is asked at once, and only the last one waits up to 25 s. (A `ModelRetry` among the
+    models keeps its own `max_wait_s`.) A model that cannot be set up (no key, say) is passed over as long as another is left. `response.model` says which one answered; what failed
     attempts have used is in `request.failed_attempts`.
 
     When none answers, the last model's error is raised and tells of all the others; but if the conversation was too long
@@ -117,7 +121,9 @@ class ModelFallback:
             return self._made[position]
         given = self.models[position]
         model = resolve_model(given, api_key=self._api_key, base_url=self._base_url) if isinstance(given, str) else given
-        return self._made.setdefault(position, with_retries(model))  # of two threads the first one's
+        last = position + 1 == len(self.models)
+        model = with_retries(model) if last else with_retries(model, max_wait_s=SHORT_S)
+        return self._made.setdefault(position, model)  # of two threads the first one's
 
     def _told(self, failures: list[ErrorAgent], request: LLMRequest) -> ErrorAgent:
         """The error to raise: the one the caller can do most about, with a word on each of the others."""

@@ -32,7 +32,7 @@ _UNKNOWN = (
     r"|only the default|no longer|takes no"
 )
 """How it is said that a thing is not known or never taken: not its value is wrong, nor does it only fail now."""
-_CAP = re.compile(rf"{_UNKNOWN}|instead", re.IGNORECASE)
+_CAP = re.compile(rf"{_UNKNOWN}|max_(?:completion_)?tokens['\"`]?,? instead", re.IGNORECASE)
 _FIXED = re.compile(rf"{_UNKNOWN}|only \d+(?:\.\d+)? is (?:supported|permitted|allowed|accepted)", re.IGNORECASE)
 _WHOLE = re.compile(rf"{_UNKNOWN}|must be verified|disabled|not available", re.IGNORECASE)
 _NOT = r"(?:cannot|never|not|n['’]t)(?: \w+)? (?:be )?(?:support|implement|allow|permit|enabled|use|combine)"

@@ -29,6 +29,7 @@ __all__ = ["ModelRetry", "with_retries"]
 BASE_S, CAP_S = 0.5, 8.0
 """Seconds: the longest first wait, which doubles from attempt to attempt, and what it never passes. Read at each wait, so a
 test that must not wait sets `agentroute.models.retry.BASE_S` to 0."""
+MAX_WAIT_S = 25.0
 STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 """What is worth another attempt, be it the status of an answer or the code of an error inside one."""
 
@@ -70,7 +71,7 @@ class ModelRetry:
         model: Model,
         *,
         attempts: int = 3,
-        max_wait_s: float = 25.0,
+        max_wait_s: float = MAX_WAIT_S,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         random: Callable[[], float] = _random,
     ) -> None:
@@ -186,9 +187,9 @@ class _Attempts:
         return told
 
 
-def with_retries(model: Model) -> Model:
+def with_retries(model: Model, *, max_wait_s: float = MAX_WAIT_S) -> Model:
     """The model as an Agent asks it: a ModelCloud with retries, unless its `retried` says no; any other as it is."""
-    return ModelRetry(model) if isinstance(model, ModelCloud) and model.retried else model
+    return ModelRetry(model, max_wait_s=max_wait_s) if isinstance(model, ModelCloud) and model.retried else model
 
 
 def _passes(error: ErrorModel) -> bool:

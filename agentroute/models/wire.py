@@ -213,11 +213,12 @@ class StreamFold:
     done: bool = False
     """`[DONE]` has come."""
     ended: bool = False
-    """The answer looks whole: a finish reason has come by itself, and nothing of an answer since."""
+    """The answer is over, it seems: a finish reason has come by itself, and nothing of an answer since."""
     finish_reason: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
     id: str | None = None
+    _went_on: bool = False
     _choice: Any = None
     _slots: list[_Slot] = field(default_factory=list)
     _by_index: dict[int, _Slot] = field(default_factory=dict)
@@ -225,6 +226,15 @@ class StreamFold:
     _echo: dict[str, list[str]] = field(default_factory=dict)
     _details: list[Any] = field(default_factory=list)
     _detail_texts: list[dict[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is missing, should no more come: a finish reason has come, and all calls have their arguments.
+
+        Where an answer went on after one, finish reasons say nothing; then it must be `ended`.
+        """
+        finished = self.finish_reason is not None and not self._went_on and all(slot.complete for slot in self._slots)
+        return self.done or self.ended or finished
 
     def add_data(self, data: str, event: str = "message") -> list[LLMChunk]:
         """The deltas of one event's data; `[DONE]` ends the answer.
@@ -267,7 +277,7 @@ class StreamFold:
         self.usage = usage_of(choice) or self.usage
         if choice.get("error"):
             raise error_of_payload(choice)
-        finish = choice.get("finish_reason")
+        finish, finished = choice.get("finish_reason"), self.finish_reason is not None
         if isinstance(finish, str) and finish:
             self.finish_reason = finish
         delta = choice.get("delta")
@@ -276,6 +286,7 @@ class StreamFold:
         chunks = self._add_delta(delta) if isinstance(delta, Mapping) else []
         # Some give every chunk a finish reason: one that comes beside a part of the answer may not be the end.
         self.ended = not chunks and (self.ended or bool(finish))
+        self._went_on = self._went_on or (finished and bool(chunks))
         return chunks
 
     def _add_delta(self, delta: Mapping[str, Any], finish: str | None = None) -> list[LLMChunk]:
@@ -329,7 +340,7 @@ class StreamFold:
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
         call_id, name, arguments = _string(call.get("id")) or "", _string(function.get("name")) or "", function.get("arguments")
-        slot = self._slot(call.get("index"), call_id, name, blank=arguments is None or arguments == "")
+        slot = self._slot(call.get("index"), call_id, name, blank=arguments is None or (isinstance(arguments, str) and not arguments.strip()))
         if call_id and not slot.id:
             slot.id = call_id
             self._by_id.setdefault(call_id, slot)
@@ -355,6 +366,8 @@ class StreamFold:
         if call_id in self._by_id:
             return self._by_id[call_id]
         last = self._slots[-1] if self._slots else None
+        if last is not None and blank and not call_id and name == last.name:
+            return last
         if last is None or ((name or call_id) and (last.name or last.id)):
             return self._new_slot()
         return last

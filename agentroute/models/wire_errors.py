@@ -86,11 +86,11 @@ _OTHER_KEY_HINT = "check the API key: api_key=, or --api-key-env on the command 
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, model: str, place: str, kind: str | None = None) -> ErrorModel:
-    """The error for an answer whose status is not 200. Body shapes differ by provider; all known ones are read.
+    """The error for an answer whose status is none of success. Body shapes differ by provider; all known ones are read.
 
     `kind` is what the endpoint is (see `quirks.py`), None where that is not known.
     """
-    text = body[:20_000].decode("utf-8", "replace")
+    text = _unwrapped(body[:20_000].decode("utf-8", "replace"))
     payload = _json_in(text)
     message, code = _message_of(payload)
     if not message:
@@ -130,6 +130,13 @@ def _json_in(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _unwrapped(text: str) -> str:
+    """The JSON in a body that is an event stream; any other body as it is."""
+    lines = [line.partition(":") for line in re.split(r"\r\n|\r|\n", text)]
+    data = [value.strip() for name, _, value in lines if name in ("data", "error")]
+    return next((found for found in ["\n".join(data), *data] if isinstance(_json_in(found), Mapping)), text)
 
 
 def _error_in(payload: Any) -> Mapping[str, Any]:
@@ -209,12 +216,17 @@ def _waits_in(payload: Any) -> Iterator[float]:
         yield from _waits_in(_json_in(metadata["raw"]))
 
 
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # float() takes much more: 1_0, ٣
+
+
 def _seconds(value: Any) -> float | None:
     """A number of seconds, also as text and with an `s` after it."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value := value.strip().removesuffix("s")):
+        return None
     try:
-        number = float(value.strip().removesuffix("s") if isinstance(value, str) else value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and number >= 0 else None

@@ -259,7 +259,7 @@ def _encode_messages(messages: Sequence[Message], form: _Form) -> bytes:
     for message in messages:
         fields = message.__dict__
         known = fields.get("_encoded")
-        if known is None or known[2] != form or known[0] != _state(message):
+        if known is None or known[2] is not form or known[0] != _state(message):  # forms are cached: equal ones are the same
             known = fields["_encoded"] = (_as_it_is(message), _encode_message(message, form), form)
         encoded.append(known[1])
     return b",".join(encoded)

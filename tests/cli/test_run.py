@@ -169,7 +169,7 @@ FAILURES = {
     "401": (Raw(401, [b'{"error":{"message":"User not found."}}']), "User not found."),
     "402": (Raw(402, [b'{"error":{"message":"no credit"}}']), "no credit"),
     "html": (Raw(200, [b"<html>hello</html>"]), "not JSON"),
-    "nothing": (Raw(200, [b""]), "not JSON"),
+    "nothing": (Raw(200, [b""]), "empty body"),
     "broken": (Raw.sse(*chunks("Half an ans", {})[:4], done=False), "cut off"),
     "filter": (Raw.sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}]}), "content filter"),
 }

@@ -60,11 +60,16 @@ def told(*pieces: bytes) -> list[tuple[str, str]]:
     return [*found, *decoder.flush()]
 
 
+def ended(lines: list[bytes]) -> list[bytes]:
+    """The lines with a blank one before and after each `data: [DONE]`."""
+    return [part for line in lines for part in ([b"", line, b""] if line == b"data: [DONE]" else [line])]
+
+
 def by_the_book(stream: bytes) -> list[tuple[str, str]]:
-    """The standard's rules on a stream that is there in full, with the deviations `_sse.py` names."""
+    """The standard's rules on a stream that is there in full, with the deviations `_sse.py` names; for `[DONE]` see `ended`."""
     found, data, kind = [], [], ""
     lines = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    for line in [*lines, b""]:
+    for line in [*ended(lines), b""]:
         name, _, value = line.decode("utf-8", "replace").partition(":")
         data += [value.removeprefix(" ")] if name in ("data", "error") else []
         kind = value.removeprefix(" ") if name == "event" else "error" if name == "error" else kind
@@ -118,3 +123,10 @@ def test_many_small_events_do_not_count_towards_the_limit_of_one():
 
 def test_the_event_type_is_kept():
     assert SSEDecoder().feed(b"event: error\ndata: x\n\n")[0] == ("error", "x")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_done_is_told_at_the_end_of_its_line(end):
+    decoder = SSEDecoder()
+    assert decoder.feed(b"event: last" + end + b"data: {}" + end + b"data: [DONE]" + end) == [("last", "{}"), ("message", "[DONE]")]
+    assert decoder.feed(end + b"data: x" + end + end) == [("message", "x")]

@@ -199,6 +199,53 @@ def test_text_after_a_finish_reason_is_kept(monkeypatch):
     assert ask(slow(*sse(said("a")), sse(chunk(finish="stop"))[0] + sse(said("b"))[0], *sse(said("c"), chunk(finish="stop")))).content == "abc"
 
 
+CALLED = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "act", "arguments": '{"n": 1}'}}]}
+CALLING = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "act", "arguments": '{"n": 1'}}]}
+TAILS = {
+    "text": ([chunk({"content": "all"}, "stop")], "all", []),
+    "text in two": ([said("a"), chunk({"content": "ll"}, "stop")], "all", []),
+    "a call": ([chunk(CALLED, "tool_calls")], None, [("act", '{"n": 1}')]),
+    "a call in two": ([calls(fragment(0, "a", "act", '{"n"')), chunk({"tool_calls": [fragment(0, None, None, ": 1}")]}, "stop")], None, [("act", '{"n": 1}')]),
+}  # fmt: skip
+broken_or_silent = pytest.mark.parametrize("end", [cut, lambda *pieces: raw(*pieces, hold_s=10)], ids=["broken", "silent"])
+
+
+@broken_or_silent
+@pytest.mark.parametrize(("events", "text", "called"), TAILS.values(), ids=TAILS)
+def test_a_finish_reason_beside_the_last_piece_is_enough(events, text, called, end):
+    response = ask(end(*sse(*events)), idle_timeout=0.2)
+    assert (response.content, [(call["function"]["name"], call["function"]["arguments"]) for call in response.tool_calls or []]) == (text, called)
+
+
+@broken_or_silent
+def test_the_usage_that_breaks_off_after_the_answer_takes_nothing_from_it(end, monkeypatch):
+    monkeypatch.setattr(cloud, "ENDED_S", 0.2)
+    assert ask(end(*sse(said("all"), chunk(finish="stop")), b'data: {"usage": {"pro'), idle_timeout=5).content == "all"
+
+
+@broken_or_silent
+@pytest.mark.parametrize(
+    "events", [[chunk(CALLING, "tool_calls")], [chunk({"content": "a"}, "stop"), chunk({"content": "b"}, "stop")], [said("a"), chunk(finish="stop"), said("b")]],
+    ids=["half a call", "a finish reason on every chunk", "text after a finish reason"],
+)  # fmt: skip
+def test_a_finish_reason_that_says_nothing_is_not_enough(events, end):
+    assert isinstance(failing(end(*sse(*events)), idle_timeout=0.2), errors.ErrorModelConnection | errors.ErrorModelTimeout)
+
+
+def test_done_without_a_blank_line_ends_the_answer(monkeypatch):
+    monkeypatch.setattr(cloud, "DONE_S", 0.1)
+    began = time.monotonic()
+    assert ask(raw(*sse(said("all")), b"data: [DONE]\n", hold_s=10)).content == "all"
+    assert time.monotonic() - began < 2
+
+
+def test_a_tail_that_never_ends_is_left_all_the_same(monkeypatch):
+    monkeypatch.setattr(cloud, "ENDED_S", 0.3)
+    began = time.monotonic()
+    assert ask(slow(*sse(said("all"), chunk(finish="stop"), *[{"choices": [], "usage": USAGE}] * 40))).usage == USAGE
+    assert time.monotonic() - began < 2
+
+
 @pytest.mark.parametrize("comment", [b": keep-alive\n\n", b"\n"])
 def test_comments_do_not_keep_a_silent_stream_alive(comment):
     answer = raw()
@@ -309,6 +356,11 @@ ODD_CALLS = {
     "arguments empty": ([calls(fragment(0, "a", "f", ""))], [("f", "{}")]),
     "arguments invalid": ([calls(fragment(0, "a", "f", '{"x": '))], [("f", '{"x": ')]),
     "two objects in one": ([calls(fragment(0, "a", "f", '{"x":1}{"x":2}'))], [("f", '{"x":1}{"x":2}')]),
+    "name repeated without an id": ([calls(fragment(0, "a", "f", '{"x"')), calls(fragment(0, None, "f", ":7}")), calls(fragment(0, None, "f", ""))], [("f", '{"x":7}')]),
+    "name repeated without arguments": ([calls(fragment(0, "a", "f", '{"x":7}')), calls(fragment(0, "", "f", None)), calls(fragment(0, "", "f", " \n"))], [("f", '{"x":7} \n')]),
+    "name repeated without an index": ([calls(fragment(None, "a", "f", '{"x":7}')), calls(fragment(None, "", "f", ""))], [("f", '{"x":7}')]),
+    "another name without arguments": ([calls(fragment(0, "a", "f", '{"x":7}')), calls(fragment(0, None, "g", ""))], [("f", '{"x":7}'), ("g", "{}")]),
+    "the same name with arguments": ([calls(fragment(0, "a", "f", '{"x":1}')), calls(fragment(0, None, "f", '{"x":2}'))], [("f", '{"x":1}'), ("f", '{"x":2}')]),
     "arguments before the name": ([calls(fragment(0, "a", None, '{"x"')), calls(fragment(0, None, "f", ":1}"))], [("f", '{"x":1}')]),
 }  # fmt: skip
 

@@ -34,7 +34,9 @@ AT = "Wed, 21 Oct 2026 07:28:00 GMT"
         ({"date": AT, "retry-after": "Wednesday, 21-Oct-26 07:28:30 GMT"}, 30.0),
         ({"date": AT, "retry-after": "Wed, 21 Oct 2026 07:28:30 -0000"}, 30.0),
         ({"date": AT, "retry-after": "Wed, 21 Oct 2026 07:27:00 GMT"}, 0.0),
-        *[({"retry-after": text}, None) for text in ("", "soon", "-1", "nan", "inf", "1e999", "Wed, 99 Foo 2026", "٣s9", "\x00", "9" * 400)],
+        *[({"retry-after": text}, None) for text in ("", "soon", "-1", "nan", "inf", "1e999", "Wed, 99 Foo 2026", "٣s9", "\x00", "9" * 400, "1_0", "٣", "0x10", "+5", ".")],
+        ({"retry-after": "1e1"}, 10.0),
+        ({"retry-after": ".5"}, 0.5),
         ({"retry-after-ms": "-1"}, None),
         ({}, None),
     ],
@@ -201,3 +203,22 @@ def test_a_conversation_that_is_too_long_is_the_requests_fault_whatever_the_stat
     found = error(status, {"error": {"message": "m", **fields}})
     assert (type(found), found.status) == (errors.ErrorModelRequest, status)
     assert "HistoryTruncate" in str(found)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'data: {"error":{"message":"no such thing","code":"bad","param":"x"}}\n\n',
+        'event: error\r\ndata: {"error":{"message":"no such thing","code":"bad","param":"x"}}\r\n\r\ndata: [DONE]\r\n\r\n',
+        ': busy\n\nerror: {"error":{"message":"no such thing",\nerror: "code":"bad","param":"x"}}\n',
+    ],
+)
+def test_an_error_that_comes_as_an_event_is_read(body):
+    found = error_of(400, {}, body.encode(), model="m", place="host:1")
+    assert str(found) == "host:1 answered 400: no such thing [bad]"
+    assert json.loads(found.body)["error"]["param"] == "x"
+
+
+@pytest.mark.parametrize("body", ["data: nothing", "error: it is down", "data: 5\n\n"])
+def test_what_is_no_error_in_an_event_is_told_as_it_is(body):
+    assert str(error_of(400, {}, body.encode(), model="m", place="host:1")) == f"host:1 answered 400: {body.strip()}"
