@@ -129,6 +129,9 @@ class ErrorModel(ErrorAgent):
 
     attempts: int = 1
 
+    no_tools = False
+    """Whether the provider says that it takes no tools."""
+
     def __init__(
         self,
         message: str = "",

@@ -15,7 +15,7 @@ LEVELS = [
     ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
     ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
-     "models.local", "models.openrouter", "models.retry", "models.routing", "models.fallback", "models", "store"],
+     "models.local", "models.openrouter", "models.any_tools", "models.retry", "models.routing", "models.fallback", "models", "store"],
     ["metering", "run_spec", "tally", "transcript", "loop", "recorder"],
     ["frames", "settings", "stream", "agent", "summarize", "testing",
      "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli.commands", "cli",

@@ -520,7 +520,7 @@ def test_only_endpoints_get_retries_of_themselves():
     bare = ModelCloud(model_id="m", base_url="http://127.0.0.1:1/v1")
     layer = with_retries(bare)
     assert isinstance(layer, ModelRetry)
-    assert layer.inner is bare
+    assert layer.inner.inner is bare
     for other in (layer, ModelLocal("model.gguf"), ModelScripted([])):
         assert with_retries(other) is other
 

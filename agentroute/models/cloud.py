@@ -228,6 +228,7 @@ class ModelCloud:
             if refuses_tools(error, call.request) and "takes no tools" not in str(error):
                 advice = "choose a model that takes tools, or put ModelPromptedTools around this one (agentroute.models.prompted_tools)"
                 error.args = (f"{call.request.model!r} takes no tools there: {error}; {advice}",)
+                error.no_tools = True
         return self._priced(self._without_keys(error, call.key))
 
     def _priced(self, error: ErrorAgent) -> ErrorAgent:

@@ -21,6 +21,7 @@ from ..errors import (
     ErrorModelTimeout,
 )
 from ..message import LLMChunk, LLMRequest, LLMResponse
+from .any_tools import ModelAnyTools
 from .base import Model, ask
 from .cloud import ModelCloud
 
@@ -188,8 +189,9 @@ class _Attempts:
 
 
 def with_retries(model: Model, *, max_wait_s: float = MAX_WAIT_S) -> Model:
-    """The model as an Agent asks it: a ModelCloud with retries, unless its `retried` says no; any other as it is."""
-    return ModelRetry(model, max_wait_s=max_wait_s) if isinstance(model, ModelCloud) and model.retried else model
+    """The model as an Agent asks it: a ModelCloud with retries, and with tools in words where it takes none, unless its
+    `retried` says no; any other as it is."""
+    return ModelRetry(ModelAnyTools(model), max_wait_s=max_wait_s) if isinstance(model, ModelCloud) and model.retried else model
 
 
 def _passes(error: ErrorModel) -> bool:
