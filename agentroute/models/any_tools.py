@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from ..errors import ErrorModel, tell
-from ..message import LLMChunk, LLMRequest, LLMResponse
-from .base import Model, ask
+from ..message import LLMChunk, LLMRequest
+from .base import Layer, Model, ask
 from .prompted_tools import ModelPromptedTools
 
 __all__ = ["ModelAnyTools", "asked_in_words"]
@@ -18,34 +17,14 @@ asked_in_words: dict[tuple[str, str], None] = {}
 """Endpoints and models that have refused tools, oldest first."""
 
 
-class ModelAnyTools:
+class ModelAnyTools(Layer):
     """The model; where it has refused tools, ModelPromptedTools around it, from then on in this process."""
-
-    is_layer = True
 
     def __init__(self, model: Model) -> None:
         self.inner = model
 
     def __repr__(self) -> str:
         return repr(self.__dict__.get("inner"))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "inner" or name.startswith("_"):  # also asked for while a copy is half made
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.inner, name)
-
-    async def complete(self, request: LLMRequest) -> LLMResponse:
-        async with aclosing(self._answer(request, stream=False)) as chunks:
-            async for chunk in chunks:
-                if chunk.response is not None:
-                    return chunk.response
-        raise AssertionError("an answer ends with a response or an error")
-
-    def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
-        return self._answer(request, stream=True)
-
-    async def close(self) -> None:
-        await self.inner.close()
 
     async def _answer(self, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
         place = str(getattr(self.inner, "base_url", "")), request.model

@@ -33,7 +33,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import ErrorModelResponse, ErrorModelTimeout
 from ..message import LLMChunk, LLMRequest, LLMResponse
 
-__all__ = ["Model", "ask", "chunks_of", "completed", "fold"]
+__all__ = ["Layer", "Model", "ask", "chunks_of", "completed", "fold"]
 
 
 @runtime_checkable
@@ -45,6 +45,35 @@ class Model(Protocol):
     def complete_stream(self, request: LLMRequest) -> AsyncIterator[LLMChunk]: ...
 
     async def close(self) -> None: ...
+
+
+class Layer:
+    """A model around another one, `inner`, whose attributes show through. A subclass writes `_answer`."""
+
+    is_layer = True
+    inner: Model
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner" or name.startswith("_"):  # also asked for while a copy is half made
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.inner, name)
+
+    def _answer(self, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
+        """The chunks of the answer; when it is not to be streamed, one that holds the inner model's own `complete`."""
+        raise NotImplementedError
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        async with aclosing(self._answer(request, stream=False)) as chunks:
+            async for chunk in chunks:
+                if chunk.response is not None:
+                    return chunk.response
+        raise AssertionError("an answer ends with a response or an error")
+
+    def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
+        return self._answer(request, stream=True)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
 
 async def completed(model: Model, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:

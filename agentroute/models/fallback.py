@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config import Secret, SecretLike, without_password
 from ..errors import ErrorAgent, ErrorBudget, ErrorConfig, ErrorModel, ErrorModelRequest, clean_text
-from ..message import LLMChunk, LLMRequest, LLMResponse
-from .base import Model, ask
+from ..message import LLMChunk, LLMRequest
+from .base import Layer, Model, ask
 from .retry import with_retries
 from .routing import resolve_model
 
@@ -21,7 +21,7 @@ SHORT_S = 2.0
 """Seconds: the longest wait a provider may ask for while there is another model to ask."""
 
 
-class ModelFallback:
+class ModelFallback(Layer):
     """The first of several models that answers: `Agent("a", model=ModelFallback(["anthropic/claude-sonnet-4", "openai/gpt-5"]))`.
 
     The next one is asked when a model has failed, whatever the reason, before its first delta; after that its error is the
@@ -40,8 +40,6 @@ class ModelFallback:
     Raises:
         ErrorConfig: no models, or something else among them.
     """
-
-    is_layer = True
 
     def __init__(self, models: Sequence[str | Model], *, api_key: str | Secret | SecretLike | None = None, base_url: str | None = None) -> None:
         api_key = Secret(api_key) if api_key is not None else None  # first: no plain key stands in a traceback's locals
@@ -70,16 +68,6 @@ class ModelFallback:
         """The smallest context of the models that tell theirs; None when none does."""
         known = [getattr(self._made.get(position, model), "context_tokens", None) for position, model in enumerate(self.models)]
         return min((tokens for tokens in known if isinstance(tokens, int)), default=None)
-
-    async def complete(self, request: LLMRequest) -> LLMResponse:
-        async with aclosing(self._answer(request, stream=False)) as chunks:
-            async for chunk in chunks:
-                if chunk.response is not None:
-                    return chunk.response
-        raise AssertionError("an answer ends with a response or an error")
-
-    def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
-        return self._answer(request, stream=True)
 
     async def close(self) -> None:
         for position, model in enumerate(self.models):

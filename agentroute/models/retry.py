@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .any_tools import ModelAnyTools
-from .base import Model, ask
+from .base import Layer, Model, ask
 from .cloud import ModelCloud
 
 __all__ = ["ModelRetry", "with_retries"]
@@ -41,7 +41,7 @@ def _random() -> float:
     return random.random()
 
 
-class ModelRetry:
+class ModelRetry(Layer):
     """The model, asked again after a failure that passes, as long as nothing of an answer has been passed on.
 
     Such failures are: the statuses 408, 429 (not for a used-up quota), 500, 502, 503, 504 and 529, also as an error inside
@@ -64,8 +64,6 @@ class ModelRetry:
     Raises:
         ErrorConfig: an argument is of the wrong type or out of range.
     """
-
-    is_layer = True
 
     def __init__(
         self,
@@ -90,24 +88,6 @@ class ModelRetry:
 
     def __repr__(self) -> str:
         return f"ModelRetry({self.__dict__.get('inner')!r}, attempts={self.__dict__.get('attempts')!r})"
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "inner" or name.startswith("_"):  # also asked for while a copy is half made
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.inner, name)
-
-    async def complete(self, request: LLMRequest) -> LLMResponse:
-        async with aclosing(self._answer(request, stream=False)) as chunks:
-            async for chunk in chunks:
-                if chunk.response is not None:
-                    return chunk.response
-        raise AssertionError("an answer ends with a response or an error")
-
-    def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
-        return self._answer(request, stream=True)
-
-    async def close(self) -> None:
-        await self.inner.close()
 
     async def _answer(self, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
         """The chunks of the answer; when it is not to be streamed, one that holds the inner model's own `complete`."""
