@@ -37,8 +37,9 @@ def home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(autouse=True)
-def only_this_machine(request: pytest.FixtureRequest) -> Iterator[None]:
+def only_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No request leaves; but for pip, which the tests with `index` give a folder of wheels and those with `smollm2` need."""
+    monkeypatch.setattr("agentroute._http.allowed_hosts", None)  # whatever a test before has left
     with nullcontext() if {"index", "smollm2"} & {*request.fixturenames} else no_requests():
         yield
 

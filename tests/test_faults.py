@@ -415,7 +415,7 @@ def test_failing_requests_leave_no_descriptor_and_no_task(stream):
         before = descriptors()
         await fail(base_url, 16)
         assert server.all_closed()
-        assert descriptors() == before
+        assert descriptors() <= before
         assert len(asyncio.all_tasks()) == 1
 
     with RawServer(script) as server:
