@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .budgets import set_budget as set_budget
     from .content import image as image
     from .context import Context as Context
+    from .cost_report import report as report
+    from .costs import cost as cost
+    from .costs import suggest_max_cost as suggest_max_cost
     from .errors import ErrorAgent as ErrorAgent
     from .errors import ErrorBudget as ErrorBudget
     from .errors import ErrorConfig as ErrorConfig
@@ -33,14 +36,18 @@ if TYPE_CHECKING:
     from .errors import ErrorModelTimeout as ErrorModelTimeout
     from .errors import ErrorOutput as ErrorOutput
     from .errors import ErrorRefused as ErrorRefused
+    from .errors import ErrorReplay as ErrorReplay
     from .errors import ErrorRun as ErrorRun
     from .errors import ErrorStore as ErrorStore
     from .errors import ErrorTool as ErrorTool
     from .errors import ErrorTruncated as ErrorTruncated
     from .errors import Retry as Retry
     from .events import Event as Event
+    from .exports import snapshot as snapshot
+    from .exports import to_parquet as to_parquet
     from .frames import messages as messages
     from .frames import runs as runs
+    from .frames import scores as scores
     from .frames import tool_calls as tool_calls
     from .frames import turns as turns
     from .history import History as History
@@ -60,7 +67,11 @@ if TYPE_CHECKING:
     from .models.fallback import ModelFallback as ModelFallback
     from .models.retry import ModelRetry as ModelRetry
     from .models.routing import resolve_model as resolve_model
+    from .otel import to_otel as to_otel
     from .prices import Price as Price
+    from .replays import replay as replay
+    from .replays import set_replay as set_replay
+    from .repricing import reprice as reprice
     from .result import Result as Result
     from .result import ResultDeploy as ResultDeploy
     from .store import RunStore as RunStore
@@ -69,6 +80,9 @@ if TYPE_CHECKING:
     from .tools import Deny as Deny
     from .tools import Tool as Tool
     from .tools import tool as tool
+    from .upkeep import forget as forget
+    from .upkeep import prune as prune
+    from .upkeep import score as score
 
 __version__ = "1.1.0"
 
@@ -80,11 +94,14 @@ _HOME = {
     "errors": (
         "ErrorAgent", "ErrorBudget", "ErrorConfig", "ErrorInterrupted", "ErrorMaxTurns", "ErrorMissingPackage",
         "ErrorModel", "ErrorModelConnection", "ErrorModelCredit", "ErrorModelKey", "ErrorModelRateLimit", "ErrorModelRequest",
-        "ErrorModelResponse", "ErrorModelServer", "ErrorModelTimeout", "ErrorOutput", "ErrorRefused", "ErrorRun", "ErrorStore",
+        "ErrorModelResponse", "ErrorModelServer", "ErrorModelTimeout", "ErrorOutput", "ErrorRefused", "ErrorReplay", "ErrorRun", "ErrorStore",
         "ErrorTool", "ErrorTruncated", "Retry",
     ),
+    "cost_report": ("report",),
+    "costs": ("cost", "suggest_max_cost"),
     "events": ("Event",),
-    "frames": ("messages", "runs", "tool_calls", "turns"),
+    "exports": ("snapshot", "to_parquet"),
+    "frames": ("messages", "runs", "scores", "tool_calls", "turns"),
     "history": ("History", "HistorySlidingWindow", "HistoryTruncate"),
     "memory": ("Memory", "MemoryProto", "MemorySQLite"),
     "message": ("LLMChunk", "LLMRequest", "LLMResponse", "Message", "ToolCall", "Usage"),
@@ -93,12 +110,16 @@ _HOME = {
     "models.fallback": ("ModelFallback",),
     "models.retry": ("ModelRetry",),
     "models.routing": ("resolve_model",),
+    "otel": ("to_otel",),
     "prices": ("Price",),
+    "repricing": ("reprice",),
+    "replays": ("replay", "set_replay"),
     "result": ("Result", "ResultDeploy"),
     "store": ("RunStore",),
     "stream": ("RunStream",),
     "summarize": ("HistorySummarize",),
     "tools": ("Deny", "Tool", "tool"),
+    "upkeep": ("forget", "prune", "score"),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -3,22 +3,25 @@
 What run history and memory have in common: private file modes, write-ahead logging, one short transaction a write,
 numbered migrations, and errors that name the file. Only the standard library's `sqlite3` may open these files in a
 process that also writes them: a second SQLite library drops the first one's locks, and commits get lost.
+
+On a network disk there is no write-ahead log and no connection outlives its use (`_network_files.py`).
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import stat
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from ._connection_pool import Connection, Pool, create_file, file_identity, make_directories
+from ._migrations import Schema, copy_to, roll_back, transaction
+from ._network_files import LockDirectory, file_state, is_write_ahead, locks_answer, on_network_disk
 from .errors import ErrorConfig, ErrorStore
 
 try:
@@ -31,62 +34,7 @@ __all__ = ["Database", "Schema"]
 IN_RAM = ":memory:"
 WAL_LIMIT_BYTES = 4 << 20
 MAX_CONNECTIONS = 4
-
-Migration = Callable[[sqlite3.Connection], None]
-
-_creating = threading.Lock()
-
-
-def _adopt_none(connection: sqlite3.Connection) -> int | None:
-    return None
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What is in a file: `migrations[n]` takes it from version n to n + 1; the version is SQLite's `user_version`.
-
-    `adopt` is shown the tables of a file that carries no application id and says which version they are, or None.
-    """
-
-    what: str
-    application_id: int
-    migrations: Sequence[Migration]
-    adopt: Callable[[sqlite3.Connection], int | None] = _adopt_none
-
-
-@dataclass(eq=False)
-class _Pool:
-    """One process's idle connections. A forked child has its own and never touches its parent's."""
-
-    limit: int
-    pid: int = field(default_factory=os.getpid)
-    idle: list[sqlite3.Connection] = field(default_factory=list)
-    writing: threading.Lock = field(default_factory=threading.Lock)
-    guard_fd: int | None = None
-
-    def __post_init__(self) -> None:
-        self.slots = threading.BoundedSemaphore(self.limit)
-
-    def release(self) -> None:
-        """Closes what is idle."""
-        while self.idle:
-            self.dispose(self.idle.pop())
-        if self.guard_fd is not None and self.pid == os.getpid():
-            os.close(self.guard_fd)
-            self.guard_fd = None
-
-    def dispose(self, connection: sqlite3.Connection) -> None:
-        if self.pid != os.getpid():
-            # A connection carried across a fork must not even be closed (https://www.sqlite.org/howtocorrupt.html, 2.6);
-            # a reference that nobody gives back keeps it open until the process ends.
-            import ctypes
-
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-            return
-        try:
-            connection.close()
-        except sqlite3.Error:
-            pass  # a full disk, say: what was committed is in the file or its log
+ERASE_WAIT_MS = 500  # for readers of an older state
 
 
 class Database:
@@ -105,6 +53,7 @@ class Database:
         self.path = Path(text) if self.in_ram else Path(os.path.abspath(os.path.expanduser(text)))
         self.schema = schema
         self._timeout_s = timeout_s
+        self._network_lock = LockDirectory(f"{self.path}-lock.d", timeout_s=timeout_s)
         self._new_pool()
 
     def __repr__(self) -> str:
@@ -123,22 +72,77 @@ class Database:
         return self.in_ram or self.path.exists()
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction of its own, which sees one state of the file."""
-        with self._named("read"), self._connection() as connection:
+    def read(self, *, slow: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction of its own, which sees one state of the file.
+
+        `slow` is for a reader that may take its time between rows. On a network disk it reads a private copy, because
+        a file there is one use's at a time; elsewhere it makes no difference.
+        """
+        with self._named("read"), self._connection(slow=slow) as connection:
             connection.execute("BEGIN")
             try:
                 yield connection
             finally:
-                _roll_back(connection)
+                roll_back(connection)
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a write transaction: committed at the end, rolled back when an error passes."""
-        with self._named("written"), self._connection() as connection, self._guard():
-            with _transaction(connection):
+    def write(self, *, erase: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection in a write transaction: committed at the end, rolled back when an error passes.
+
+        With `erase` what is deleted is gone from the file's log too when this ends; while somebody reads an older
+        state, as soon as a later write or the last close finds nobody reading.
+        """
+        with self._named("written"), self._connection() as connection, self._guard(connection):
+            with transaction(connection, connection.before_commit):
                 yield connection
-            self._checkpoint(connection)
+            self._checkpoint(connection, erase=erase)
+
+    def compact(self) -> bool:
+        """Writes the file anew without the room that deleted rows had, so that it shrinks and no trace of them is left in it.
+
+        Returns whether its log holds no trace either; False while somebody reads an older state (see `write`).
+
+        Raises:
+            ErrorStore: it is in use for too long, or there is no room for a second copy.
+        """
+        with self._named("written"), self._connection() as connection, self._guard(connection):
+            connection.before_commit()
+            connection.execute("VACUUM")
+            self._checkpoint(connection, erase=True)
+        return not self._pool.erasing
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copies what is committed to a new file: whole in itself, without logs, readable by its owner only.
+
+        Raises:
+            ErrorStore: there is such a file already, nothing to copy yet, or no room.
+        """
+        target = Path(os.path.abspath(os.path.expanduser(path)))
+        if not self.exists():
+            raise ErrorStore(f"{self._name} does not exist yet, so there is nothing to copy")
+        with self._named("read"), self._connection(slow=True) as connection:
+            try:
+                copy_to(connection, target)
+            except FileExistsError as error:
+                raise ErrorStore(f"{target} exists already and was left as it is; give another path for the copy") from error
+            except (sqlite3.Error, OSError) as error:
+                why = getattr(error, "strerror", None) or error
+                advice = "make room, check the permissions, or give another path"
+                raise ErrorStore(f"{self._name} cannot be copied to {target}: {why}; {advice}") from error
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file, one line a finding; empty when it is sound or not there."""
+        if not self.exists():
+            return []
+        with self._named("read"):
+            try:
+                with self._connection(slow=True) as connection:
+                    lines = [line for (line,) in connection.execute("PRAGMA integrity_check")]
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    raise
+                return [str(error)]
+        return [] if lines == ["ok"] else lines
 
     def close(self) -> None:
         """Closes the connections; the next use opens new ones."""
@@ -148,70 +152,71 @@ class Database:
 
     # ---- connections ------------------------------------------------------------------------------------------
 
-    def _new_pool(self) -> _Pool:
-        self._pool = _Pool(1 if self.in_ram else MAX_CONNECTIONS)
+    def _new_pool(self) -> Pool:
+        self._pool = Pool(1 if self.in_ram else MAX_CONNECTIONS)
         # Runs also when the interpreter exits, so that a forgotten close leaves nothing to warn about.
         self._close_pool = weakref.finalize(self, self._pool.release)
         return self._pool
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self, *, slow: bool = False) -> Iterator[Connection]:
         pool = self._pool
         if pool.pid != os.getpid():
             self._close_pool()
             pool = self._new_pool()
         if not pool.slots.acquire(timeout=self._timeout_s):
             raise ErrorStore(f"{self._name} is busy: {pool.limit} uses of it in this process do not end; close unfinished reads")
-        connection = None
         try:
-            connection = self._take(pool)
-            yield connection
-        except (sqlite3.Error, OSError):  # it may be in any state
-            if connection is not None and not self.in_ram:
-                pool.dispose(connection)
-                connection = None
-            raise
+            if slow or not self._is_networked(pool):
+                take = self._take_copy if self._is_networked(pool) else self._take
+                with pool.lent(take, keep=self.in_ram) as connection:
+                    yield connection
+            else:
+                with self._alone(pool) as renew, closing(self._open(renew)) as connection:
+                    yield connection
         finally:
-            if connection is not None:
-                if pool is self._pool and pool.pid == os.getpid():
-                    pool.idle.append(connection)
-                else:
-                    pool.dispose(connection)
             pool.slots.release()
 
-    def _take(self, pool: _Pool) -> sqlite3.Connection:
-        while pool.idle:
-            try:
-                connection = pool.idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if self.in_ram or _same_file(connection, self.path):
-                return connection
-            pool.dispose(connection)  # the file was deleted or replaced under us
-        return self._open()
+    def _take(self, pool: Pool) -> Connection:
+        return pool.idle_in(None if self.in_ram else lambda: file_identity(self.path)) or self._open()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, renew: Callable[[], None] | None = None) -> Connection:
+        """`renew` is of the lock held on a network disk."""
         if not self.in_ram:
-            _create(self.path)
-        connection = sqlite3.connect(
-            self.path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False, factory=_Connection
-        )
+            create_file(self.path)
+        connection = self._connect()
         try:
             if not self.in_ram:
-                connection.file = _identity(self.path)
-            connection.execute("BEGIN")  # one state of the file: another process may be making it right now
-            version = self._version(connection)
-            connection.execute("ROLLBACK")
-            if version < len(self.schema.migrations):
-                with self._guard():
-                    self._migrate(connection)
+                connection.state = file_identity(self.path)
+            connection.execute("PRAGMA secure_delete=ON")  # from the first write on: later it would miss earlier states of a row
+            if renew is not None:
+                connection.renew = renew
+                if is_write_ahead(self.path):  # without this SQLite would want shared memory
+                    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            is_old = self.schema.is_old(connection, self._name)
             self._configure(connection)
+            if is_old:
+                with self._guard(connection):
+                    path, renewing = None if self.in_ram else self.path, connection.before_commit
+                    self.schema.upgrade(connection, self._name, path=path, open_again=self._connect, before_commit=renewing)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _configure(self, connection: sqlite3.Connection) -> None:
+    def _connect(self) -> Connection:
+        nolock = self._pool.sqlite_locks is False
+        # Not SQLite's `nolock=1`, which leaves the journal of a killed process where it is and knows no write-ahead files.
+        place = f"file:{quote(os.fspath(self.path))}?vfs=unix-none" if nolock else self.path
+        return Connection(place, timeout=self._timeout_s, isolation_level=None, check_same_thread=False, uri=nolock)
+
+    def _configure(self, connection: Connection) -> None:
+        if connection.renew is not None:
+            connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+            connection.execute("PRAGMA locking_mode=NORMAL").fetchone()
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_spill=OFF")  # nothing reaches the file before the lock was renewed for the commit
+            return
         if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
             _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone(), self._timeout_s)
         # NORMAL: a commit survives kill -9 of the program; only a power cut can take the last ones.
@@ -220,48 +225,55 @@ class Database:
             connection.execute("PRAGMA wal_autocheckpoint=0")
             connection.execute("PRAGMA journal_size_limit=0")  # so that the log's size says how much is in it
 
-    # ---- schema -----------------------------------------------------------------------------------------------
+    # ---- network disks ----------------------------------------------------------------------------------------
 
-    def _version(self, connection: sqlite3.Connection) -> int:
-        """The schema's version in this file; 0 for a new one.
+    def _is_networked(self, pool: Pool) -> bool:
+        if pool.networked is None:
+            pool.networked = not self.in_ram and on_network_disk(self.path)
+        return pool.networked
 
-        Raises:
-            ErrorStore: the file belongs to another application or to a newer version of this one; it is not changed.
-        """
-        owner = connection.execute("PRAGMA application_id").fetchone()[0]
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if owner == self.schema.application_id:
-            known = len(self.schema.migrations)
-            if version > known:
-                newer = f"its schema has version {version}, this one knows {known}"
-                raise ErrorStore(f"{self._name} was written by a newer agentroute ({newer}); upgrade, or use another file")
-            return version
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if owner == 0 and version == 0:
-            if not tables:
-                return 0
-            if (adopted := self.schema.adopt(connection)) is not None:
-                return adopted
-        raise ErrorStore(f"{self._name} belongs to another application and was left as it is; give another path")
+    @contextmanager
+    def _alone(self, pool: Pool) -> Iterator[Callable[[], None]]:
+        """Alone with the file among the threads, processes and machines that use it; gives what renews the lock."""
+        if not pool.writing.acquire(timeout=self._timeout_s):
+            raise ErrorStore(f"{self._name} is locked by another thread for more than {self._timeout_s:g} s")
+        try:
+            make_directories(self.path)
+            with self._network_lock.held() as renew:
+                if pool.sqlite_locks is None:  # not needed, but taken where they answer, for programs that are not ours
+                    pool.sqlite_locks = locks_answer(self.path.parent)
+                yield renew
+        finally:
+            pool.writing.release()
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        with _transaction(connection):
-            version = self._version(connection)  # another process may have been faster
-            for migration in self.schema.migrations[version:]:
-                migration(connection)
-            connection.execute(f"PRAGMA application_id={self.schema.application_id}")
-            connection.execute(f"PRAGMA user_version={len(self.schema.migrations)}")
+    def _take_copy(self, pool: Pool) -> Connection:
+        """The file as it is now, in a temporary one that SQLite deletes; the last copy, if nobody wrote since."""
+        with self._alone(pool) as renew:
+            if (copy := pool.idle_in(lambda: file_state(self.path))) is not None:
+                return copy
+            copy = Connection("", isolation_level=None, check_same_thread=False)
+            try:
+                with closing(self._open(renew)) as connection:
+                    connection.backup(copy)
+                copy.state = file_state(self.path)
+            except BaseException:
+                copy.close()
+                raise
+            return copy
 
     # ---- locks ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _guard(self, connection: Connection) -> Iterator[None]:
         """Alone among the writers of this file, as far as this SQLite needs it.
 
         Up to 3.51.2 SQLite may corrupt a file when one connection restarts the log while another checkpoints it
         (https://sqlite.org/wal.html#walresetbug); there, a lock on a file beside it keeps writers apart.
         """
         pool, deadline = self._pool, time.monotonic() + self._timeout_s
+        if connection.renew is not None:  # alone already
+            yield
+            return
         if not pool.writing.acquire(timeout=self._timeout_s):
             raise ErrorStore(f"{self._name} is locked by another thread for more than {self._timeout_s:g} s")
         try:
@@ -274,7 +286,7 @@ class Database:
         finally:
             pool.writing.release()
 
-    def _flock(self, pool: _Pool, deadline: float) -> bool:
+    def _flock(self, pool: Pool, deadline: float) -> bool:
         if pool.guard_fd is None:
             pool.guard_fd = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         pause_s = 0.001
@@ -288,13 +300,23 @@ class Database:
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.01)
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        if not self.in_ram and _needs_guard(sqlite3.sqlite_version_info):
-            try:
-                if os.stat(f"{self.path}-wal").st_size > WAL_LIMIT_BYTES:
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except (OSError, sqlite3.Error):
-                pass  # the commit is safe in the log; the next write tries again
+    def _checkpoint(self, connection: Connection, *, erase: bool) -> None:
+        """Under the guard. What fails here is tried again by the next write: the commit is safe in the log."""
+        pool = self._pool
+        if self.in_ram or connection.renew is not None:
+            return
+        pool.erasing = pool.erasing or erase
+        try:
+            if pool.erasing:
+                connection.execute(f"PRAGMA busy_timeout={ERASE_WAIT_MS if erase else 0}")
+                try:
+                    pool.erasing = bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={round(self._timeout_s * 1000)}")
+            elif _needs_guard(sqlite3.sqlite_version_info) and os.stat(f"{self.path}-wal").st_size > WAL_LIMIT_BYTES:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except (OSError, sqlite3.Error):
+            pass
 
     # ---- errors -----------------------------------------------------------------------------------------------
 
@@ -329,66 +351,6 @@ class Database:
             sqlite3.SQLITE_CORRUPT: "the file is damaged; move it away, or restore it from a backup",
             sqlite3.SQLITE_NOTADB: "it is no SQLite file, or a damaged one, and was left as it is; give another path",
         }.get(code & 0xFF, "the file may be damaged; move it away or give another path")
-
-
-class _Connection(sqlite3.Connection):
-    file: tuple[int, int] | None = None  # device and inode it was opened on
-
-
-def _create(path: Path) -> None:
-    """An empty file that only its owner may read, unless there is one.
-
-    Before the first connection, because the log files take over its mode. An existing file is never opened here:
-    closing it would drop the locks that SQLite holds on it in this process.
-    """
-    with _creating:
-        try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "it is no regular file")
-            if 0 < status.st_size < 512:  # SQLite would take it for an empty file and write over it
-                raise OSError(0, "it is no SQLite file and was left as it is")
-            return
-        except FileNotFoundError:
-            pass
-        for directory in reversed([parent for parent in path.parents if not parent.exists()]):
-            directory.mkdir(0o700, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
-        except FileExistsError:  # another process was faster
-            return
-        os.close(handle)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _same_file(connection: sqlite3.Connection, path: Path) -> bool:
-    try:
-        return isinstance(connection, _Connection) and connection.file == _identity(path)
-    except OSError:
-        return False
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")  # a transaction that begins by reading fails at once when it is to write
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        _roll_back(connection)
-        raise
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            pass  # already rolled back by SQLite itself, or the connection is of no more use
 
 
 def _patiently(action: Callable[[], object], timeout_s: float) -> None:

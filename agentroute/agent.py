@@ -20,7 +20,8 @@ from .output import output_spec
 from .prices import Price
 from .recorder import recorded
 from .result import Result
-from .settings import CHECKS, SETTINGS, number, optional_approve, unknown_setting, whole_number, with_hidden_key
+from .replays import active_replay
+from .settings import CHECKS, SETTINGS, checked_record, checked_tags, number, optional_approve, unknown_setting, whole_number, with_hidden_key
 from .store import default_store
 from .stream import RunStream, outcome
 from .tools import Approval, Approve, Tool, check_function, tool
@@ -72,6 +73,8 @@ class Agent(Generic[OutputT]):
         timeout: seconds one attempt at a model call may take in all.
         extra: further fields of the request body, such as `{"seed": 7}`.
         price: what the model charges, for providers that do not report the cost of a call.
+        tags: of every run, for the run history, such as `{"tenant": "a"}`; a run begun by a tool has those of the run around it, too.
+        record: whether anything is kept of its runs, in the run history or for replay.
 
     Raises:
         ErrorConfig: an argument is of the wrong type or out of range.
@@ -102,6 +105,8 @@ class Agent(Generic[OutputT]):
         timeout: float | None = None,
         extra: Mapping[str, Any] | None = None,
         price: Price | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool = True,
     ) -> None:
         given, problem = with_hidden_key({name: value for name, value in locals().items() if name in CHECKS})
         api_key = None  # no plain key is to stand in a traceback's locals
@@ -140,6 +145,8 @@ class Agent(Generic[OutputT]):
         timeout: float | None
         extra: dict[str, Any]
         price: Price | None
+        tags: dict[str, str]
+        record: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CHECKS:
@@ -307,13 +314,18 @@ class Agent(Generic[OutputT]):
         max_cost: float | None,
         max_turns: int | None,
         approve: Approve | None,
+        tags: Mapping[str, str] | None,
+        record: bool | None,
     ) -> RunSpec:
         if session_id is not None:
             from .memory.base import check_session
 
             check_session(session_id)
         parent = current_run()
+        record = self.record if record is None else checked_record(record)
+        recording = record and (parent.record if parent else True)
         store = self.store or (parent.store if parent else None) or default_store()
+        replay = active_replay(store, parent.replay if parent else None)
         return RunSpec(
             agent_name=self.name,
             request_model=self._model_name(),
@@ -337,7 +349,11 @@ class Agent(Generic[OutputT]):
             budgets=active_budgets(),
             stream=stream,
             approve=optional_approve(approve) or self.approve or (parent.approve if parent else None),
-            store=store,
+            store=store if recording else None,
+            record=recording,
+            replay=replay if recording else None,
+            place=replay.place,
+            tags={**(parent.tags if parent else {}), **self.tags, **checked_tags(tags)},
         )
 
     def _model_name(self) -> str:
@@ -367,13 +383,15 @@ class Agent(Generic[OutputT]):
         max_cost: float | None = None,
         max_turns: int | None = None,
         approve: Approve | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The typed events of one run, recorded as they pass; the last is AgentEnd, which also carries a failure.
 
         Args as `run`; `stream` asks the model for text as it is written.
         """
         limits: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns}
-        spec = self._spec(stream, deps=deps, session_id=session_id, approve=approve, **limits)
+        spec = self._spec(stream, deps=deps, session_id=session_id, approve=approve, tags=tags, record=record, **limits)
         return _recorded(spec, prompt)
 
     async def arun(
@@ -385,6 +403,8 @@ class Agent(Generic[OutputT]):
         max_cost: float | None = None,
         max_turns: int | None = None,
         approve: Approve | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
     ) -> Result[OutputT]:
         """Runs the agent on a prompt, to its final answer.
 
@@ -392,14 +412,16 @@ class Agent(Generic[OutputT]):
             prompt: what is asked: a text, or a list of texts and content parts (see `image`).
             deps: anything; tools reach it as `ctx.deps`. Never sent.
             session_id: the conversation in the agent's memory.
-            max_cost, max_turns, approve: of this run, instead of the agent's.
+            max_cost, max_turns, approve, record: of this run, instead of the agent's.
+            tags: of this run, beside the agent's.
 
         Raises:
             ErrorAgent: the run failed; `.result` of the error holds what there is.
         """
         events = self.events(
-            prompt, stream=False, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns, approve=approve
-        )
+            prompt, stream=False, deps=deps, session_id=session_id, max_cost=max_cost, max_turns=max_turns, approve=approve,
+            tags=tags, record=record,
+        )  # fmt: skip
         end: AgentEnd | None = None
         async with aclosing(events):
             async for event in events:
@@ -416,6 +438,8 @@ class Agent(Generic[OutputT]):
         max_cost: float | None = None,
         max_turns: int | None = None,
         approve: Approve | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
     ) -> Result[OutputT]:
         """`arun` for code that is not async: scripts, notebook cells, threads, tools. Ctrl-C stops the run.
 
@@ -424,7 +448,7 @@ class Agent(Generic[OutputT]):
             ErrorAgent: as `arun`.
         """
         check_may_block("await agent.arun(...)")
-        options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve}
+        options: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns, "approve": approve, "tags": tags, "record": record}
         return run_blocking(lambda: self.arun(prompt, deps=deps, session_id=session_id, **options))
 
     def stream(
@@ -436,10 +460,12 @@ class Agent(Generic[OutputT]):
         max_cost: float | None = None,
         max_turns: int | None = None,
         approve: Approve | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
     ) -> RunStream[OutputT]:
         """The events of one run, for `async for` or plain `for`; `.result` afterwards. Arguments as `run`."""
         limits: dict[str, Any] = {"max_cost": max_cost, "max_turns": max_turns}
-        spec = self._spec(True, deps=deps, session_id=session_id, approve=approve, **limits)
+        spec = self._spec(True, deps=deps, session_id=session_id, approve=approve, tags=tags, record=record, **limits)
         return RunStream(lambda: _recorded(spec, prompt))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from .errors import ErrorConfig
 
-__all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "without_keys", "without_password"]
+__all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "keys_in_use", "without_keys", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
 
@@ -37,10 +38,11 @@ class Secret:
         ErrorConfig: the key holds characters that no HTTP header may carry; the message does not show it.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: str | Secret | SecretLike) -> None:
         self._value = ""
+        _living[id(self)] = self
         if isinstance(value, Secret):
             value = value.reveal()
         elif not isinstance(value, type) and callable(getattr(value, "get_secret_value", None)):
@@ -81,6 +83,18 @@ class Secret:
 
     def __copy__(self) -> Secret:
         return self
+
+
+_living: weakref.WeakValueDictionary[int, Secret] = weakref.WeakValueDictionary()
+SHORTEST_KEY = 12
+"""Characters: what is shorter may well be a word (`ollama` is Ollama's)."""
+
+
+def keys_in_use() -> set[str]:
+    """The keys this process holds: those of its models and of the environment."""
+    named = (os.environ.get(variable, "").strip() for variables in _ENVIRONMENT.values() for variable in variables)
+    held = (secret.reveal() for secret in list(_living.values()))
+    return {key for key in (*named, *held) if len(key) >= SHORTEST_KEY}
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

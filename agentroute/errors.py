@@ -18,6 +18,7 @@
     │   ├── ErrorOutput              no answer of the type asked for, after all retries
     │   ├── ErrorRefused             the model refused, or a content filter stopped it
     │   ├── ErrorTruncated           the answer was cut off at max_tokens
+    │   ├── ErrorReplay              replay alone was to answer, and had no answer
     │   ├── ErrorTool                a tool asked for more corrections than `retries` allows
     │   └── ErrorInterrupted         stopped from outside (Ctrl-C, cancellation)
     └── ErrorStore                   a memory or run-history file cannot be used
@@ -54,6 +55,7 @@ __all__ = [
     "ErrorModelTimeout",
     "ErrorOutput",
     "ErrorRefused",
+    "ErrorReplay",
     "ErrorRun",
     "ErrorStore",
     "ErrorTool",
@@ -245,6 +247,10 @@ class ErrorTruncated(ErrorRun):
     def __init__(self, message: str = "", *, partial: str = "") -> None:
         super().__init__(message)
         self.partial = partial
+
+
+class ErrorReplay(ErrorRun):
+    """Replay was to answer, and could not: no answer is kept for the request. Nothing was sent."""
 
 
 class ErrorTool(ErrorRun):

@@ -31,6 +31,7 @@ from .errors import (
     ErrorModelRequest,
     ErrorOutput,
     ErrorRefused,
+    ErrorReplay,
     ErrorRun,
     ErrorTool,
     ErrorTruncated,
@@ -130,6 +131,9 @@ class _Run:
                 agent_name=spec.agent_name,
                 request_model=spec.request_model,
                 session_id=spec.session_id,
+                tags=json.dumps(dict(spec.tags), ensure_ascii=False, sort_keys=True) if spec.tags else None,
+                notebook=spec.place.notebook,
+                cell_id=spec.place.cell_id,
                 parent_run_id=self.parent[0].record.run.run_id if self.parent else None,
             )
         )
@@ -186,6 +190,12 @@ class _Run:
         self.record.run.prompt_text = self.user.described
         self.transcript = [self.user]
         self.model = spec.resolve()
+        base_url = getattr(self.model, "base_url", None)
+        self.base_url = base_url if isinstance(base_url, str) else None
+        if spec.replay is not None and spec.replay.mode != "off":
+            from .replay_layer import ModelReplay
+
+            self.model = ModelReplay(self.model, spec.replay, self.record.run.run_id)
         self.output_spec = spec.output()
         if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
             raise ErrorConfig(f"a tool is named {OUTPUT_TOOL!r}, as is the one typed answers come through; give it another name")
@@ -350,7 +360,7 @@ class _Run:
         spec, turn = self.spec, self.turn
         request = await self._request()
         record = TurnRecord(
-            run_id=self.record.run.run_id, turn_index=turn, started_at=spec.now(), request_model=request.model
+            run_id=self.record.run.run_id, turn_index=turn, started_at=spec.now(), request_model=request.model, base_url=self.base_url,
         )
         self.record.turns.append(record)
         self.record.run.n_turns += 1
@@ -371,7 +381,7 @@ class _Run:
                         yield TextDelta(chunk.delta, turn)
                     elif chunk.reasoning_delta:
                         yield ReasoningDelta(chunk.reasoning_delta, turn)
-        except ErrorBudget as error:  # of the meter
+        except (ErrorBudget, ErrorReplay) as error:  # of the meter, or of replay
             if not request.failed_attempts:  # nothing was asked: there was no turn
                 self.record.turns.remove(record)
                 self.record.run.n_turns -= 1
@@ -392,9 +402,8 @@ class _Run:
             raise failure
         assert response is not None
         record.duration_s = spec.monotonic() - began
-        used = TurnUsage.from_wire(response.usage)
-        self.tally.count(record, used)
-        record.cost_source = None if used.cost_usd is None else str(response.usage.get("cost_source", "provider"))
+        self.tally.count(record, TurnUsage.of(response), _source_of(response))
+        record.replayed_from = response.replayed_from
         record.response_model = response.model
         record.response_id = response.id
         record.finish_reason = response.finish_reason
@@ -638,3 +647,9 @@ class _Run:
     def _why_not(self, error: ErrorAgent | None) -> str:
         """Why there is no answer, for the memory; empty where there may be one."""
         return type(error).__name__ if error is not None else f"{self.denied} was denied" if self.denied is not None else ""
+
+
+def _source_of(response: LLMResponse) -> str:
+    """Who says what an answer cost, where anybody does: the meter has noted it, if it was not the provider."""
+    source = response.usage.get("cost_source")
+    return source if source in ("given", "table") else "provider"

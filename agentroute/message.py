@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -167,7 +167,7 @@ class TurnUsage:
     """What one model call used. None is unknown, which is not zero.
 
     `input_tokens` includes `cached_input_tokens` and `output_tokens` includes `reasoning_tokens`.
-    `cost_usd` is what the provider says it charged.
+    `cost_usd` is what the provider says it charged. A replayed answer costs nothing, and has saved what it had cost.
     """
 
     input_tokens: int | None = None
@@ -175,6 +175,8 @@ class TurnUsage:
     cached_input_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: Decimal | None = None
+    cost_saved_usd: Decimal | None = None
+    replayed: bool = False
 
     @classmethod
     def from_wire(cls, usage: Any) -> TurnUsage:
@@ -200,13 +202,22 @@ class TurnUsage:
             cost_usd=cost,
         )
 
+    @classmethod
+    def of(cls, response: LLMResponse) -> TurnUsage:
+        """What an answer used, be it the model's or replay's."""
+        used = cls.from_wire(response.usage)
+        if response.replayed_from is None:
+            return used
+        return replace(used, cost_usd=Decimal(0), cost_saved_usd=used.cost_usd, replayed=True)
+
 
 @dataclass
 class Usage:
     """What a run used: sums of what providers reported.
 
     `total_cost_usd` is in USD. Calls whose cost or tokens nobody reported are counted in `unknown_cost_calls` and
-    `unknown_token_calls`, so that a sum of 0 and an unknown amount are never confused.
+    `unknown_token_calls`, so that a sum of 0 and an unknown amount are never confused. `replayed_calls` of the model calls
+    were answered by replay: they cost nothing, and saved `cost_saved_usd`.
     """
 
     input_tokens: int = 0
@@ -217,6 +228,8 @@ class Usage:
     reasoning_tokens: int = 0
     unknown_cost_calls: int = 0
     unknown_token_calls: int = 0
+    replayed_calls: int = 0
+    cost_saved_usd: float = 0.0
     _cost: Decimal | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -234,6 +247,8 @@ class Usage:
         self.reasoning_tokens += other.reasoning_tokens
         self.unknown_cost_calls += other.unknown_cost_calls
         self.unknown_token_calls += other.unknown_token_calls
+        self.replayed_calls += other.replayed_calls
+        self.cost_saved_usd += other.cost_saved_usd
 
     def add_turn(self, turn: TurnUsage) -> None:
         """Adds one model call, in place."""
@@ -242,6 +257,8 @@ class Usage:
         self.output_tokens += turn.output_tokens or 0
         self.cached_input_tokens += turn.cached_input_tokens or 0
         self.reasoning_tokens += turn.reasoning_tokens or 0
+        self.replayed_calls += turn.replayed
+        self.cost_saved_usd += float(turn.cost_saved_usd or 0)
         if turn.input_tokens is None and turn.output_tokens is None:
             self.unknown_token_calls += 1
         if turn.cost_usd is None:
@@ -289,7 +306,8 @@ class LLMResponse:
 
     `usage` is the provider's usage object (`TurnUsage.from_wire` reads it). `model` is the model that really
     answered. `finish_reason` is `stop`, `tool_calls`, `length`, `content_filter`, or whatever else was said.
-    `extra` is what must come back unchanged on the assistant message of the next request.
+    `extra` is what must come back unchanged on the assistant message of the next request. `replayed_from` is the run that
+    has paid for it, where replay serves it.
     """
 
     content: str | None
@@ -301,6 +319,7 @@ class LLMResponse:
     refusal: str | None = None
     id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    replayed_from: str | None = None
 
     def to_message(self) -> Message:
         return Message("assistant", self.content, tool_calls=list(self.tool_calls) or None, extra=dict(self.extra))

@@ -14,6 +14,7 @@ from .context import Context
 from .models.base import Model
 from .output import OutputSpec
 from .prices import Price
+from .replays import Place, Replay
 from .tools import Approve, Tool
 
 __all__ = ["RunSpec", "new_run_id"]
@@ -53,6 +54,11 @@ class RunSpec:
     approve: Approve | None = None
     store: Any = None
     """Where the run is recorded; runs started by its tools are recorded there too."""
+    record: bool = True
+    """Whether anything is kept of it, and of runs started by its tools."""
+    replay: Replay | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    place: Place = field(default_factory=Place)
     monotonic: Callable[[], float] = time.perf_counter
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     new_id: Callable[[], str] = new_run_id

@@ -12,7 +12,7 @@ from .output import check_mode, check_type
 from .prices import Price
 from .tools import check_function
 
-__all__ = ["CHECKS", "SETTINGS", "whole_number", "number", "optional_approve", "with_hidden_key", "unknown_setting"]
+__all__ = ["CHECKS", "SETTINGS", "checked_record", "checked_tags", "whole_number", "number", "optional_approve", "with_hidden_key", "unknown_setting"]
 
 
 def whole_number(name: str, value: Any, *, least: int) -> int:
@@ -119,6 +119,23 @@ def _price(value: Any) -> Any:
     return value
 
 
+def checked_tags(value: Any) -> dict[str, str]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ErrorConfig(f"tags must be a dictionary of texts, such as {{'tenant': 'a'}}; got {type(value).__name__}")
+    for name, text in (value or {}).items():
+        if not isinstance(name, str) or not name.strip() or "=" in name:
+            raise ErrorConfig(f"the name of a tag must be a text without '=', such as tenant; got {name!r:.80}")
+        if not isinstance(text, str):
+            raise ErrorConfig(f"the tag {name!r} must be a text, got {type(text).__name__}: {text!r:.80}")
+    return dict(value or {})
+
+
+def checked_record(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ErrorConfig(f"record must be True or False, got {value!r:.80}")
+    return value
+
+
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": _name,
     "model": _model,
@@ -141,6 +158,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "timeout": lambda value: number("timeout", value, least=0, above=True),
     "extra": _extra,
     "price": _price,
+    "tags": checked_tags,
+    "record": checked_record,
 }
 """By name of a setting: gives the value as it is kept, or raises ErrorConfig."""
 SETTINGS = tuple(CHECKS)

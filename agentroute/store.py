@@ -1,35 +1,46 @@
 """RunStore: the run history, kept in one SQLite file.
 
-Tables `runs`, `turns`, `tool_calls` and `messages` are made from the dataclasses in `records.py`. Times are stored as
-microseconds since 1970 in UTC. Each `save` is one short transaction: what it returned from survives `kill -9`.
+Tables `runs`, `turns`, `tool_calls`, `messages` and `scores` are made from the dataclasses in `records.py` (see `tables.py`),
+beside them what replay serves (`answers`). Each `save` is one short transaction: what it returned from survives `kill -9`.
+
+A run has a revision, which rises with every write that touches it; what is deleted raises the epoch. So a copy of the rows
+knows what is new since it was made.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import MISSING, Field
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from operator import attrgetter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ErrorConfig, ErrorStore
-from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from .keeping import Keeping
+from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
 
 if TYPE_CHECKING:
     import sqlite3
 
     from ._sqlite import Database
+    from .selection import Selection
 
-__all__ = ["RunStore", "default_store", "encoded", "set_default_store"]
+__all__ = ["Answer", "RunStore", "default_store", "set_default_store"]
 
-_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "datetime": "INTEGER"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+CHUNK = 512
+"""Rows that are read at a time: with more, they fall out of the processor's cache before they are put into columns."""
+
+
+class Answer(NamedTuple):
+    """Where an answer that is kept for replay was given."""
+
+    session: str
+    cell: str
+    execution: int
+    ordinal: int
+    run_id: str
+    answer_id: int = 0
 
 
 class RunStore:
@@ -37,15 +48,27 @@ class RunStore:
 
     `path` is by default `$AGENTROUTE_RUNS`, else `~/.agentroute/runs.db`, looked up at the first use. The file is made
     at the first run that is saved, readable by its owner only. Safe from any thread, process and after a fork. Pickled,
-    it is the same file elsewhere.
+    it is the same file elsewhere. API keys and authorization headers are struck out of everything that is stored.
+
+    Args:
+        record_content: `all`, or `metadata` to keep figures only: no prompt, answer, argument, result or error message.
+        redact: makes of each text what is kept of it, before it is stored; where it fails nothing of the text is.
+            With either, nothing is kept for replay.
 
     Raises:
         ErrorStore: from any method, when the file cannot be used; the message names it.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        record_content: str = "all",
+        redact: Callable[[str], str] | None = None,
+    ) -> None:
         if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
             raise ErrorConfig(f"the path of a run history must be a file name, not {path!r:.80}")
+        self.keeping = Keeping(record_content, redact)
         self._given = path
         self._opened: Database | None = None
 
@@ -60,6 +83,8 @@ class RunStore:
     def path(self) -> Path:
         return self._database.path
 
+    # ---- writing ----------------------------------------------------------------------------------------------
+
     def save(
         self,
         run: RunRecord,
@@ -69,26 +94,93 @@ class RunStore:
         messages: Sequence[MessageRecord] = (),
     ) -> None:
         """Writes a run and some of its rows, all or nothing. A row whose key is there already is replaced."""
-        parts = [rows for rows in ([run], turns, tool_calls, messages) if rows]
-        batches = [(TABLES[type(rows[0])].upsert_sql, [encoded(row) for row in rows]) for rows in parts]
-        with self._database.write() as connection:
-            for sql, rows in batches:
-                connection.executemany(sql, rows)
+        self._write([run], turns, tool_calls, messages, touched=[])
 
-    def select(self, kind: type[Any], *, run_id: str | Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
-        """Rows of a record class as stored, columns in its order; by start of the run, then by position in it.
+    def save_score(self, score: ScoreRecord) -> None:
+        """Writes a score; one of the same run, name and scorer is replaced.
 
-        `run_id` is one run's id or several; None is all runs. All rows are of one moment. A file that does not exist has no rows, and is not made. Read to the end, or close.
+        Raises:
+            ErrorStore: there is no such run.
         """
+        from .selection import Selection
+
+        if not any(self.select(RunRecord, where=Selection(run_id=(score.run_id,)), columns=["run_id"])):
+            raise self._no_run(score.run_id)
+        self._write([score], touched=[score.run_id])
+
+    def _write(self, *parts: Sequence[Any], touched: Sequence[str]) -> None:
+        from .tables import TABLES, Bodies, store_bodies
+
+        bodies: Bodies = {}
+        batches = [(TABLES[type(rows[0])], [TABLES[type(row)].row(row, self.keeping, bodies) for row in rows]) for rows in parts if rows]
+        with self._database.write() as connection:
+            store_bodies(connection, bodies)
+            revision = _next_revision(connection)
+            for table, rows in batches:
+                extra = [revision] if table.kind is RunRecord else []
+                connection.executemany(table.upsert_sql, [[*row, *extra] for row in rows])
+            self.touch(connection, touched, revision=revision)
+
+    def transaction(self, *, erase: bool = False) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection in a write transaction, for what is done to runs later: committed at the end, rolled back by an error.
+
+        `erase`: what is deleted leaves no trace in the file.
+        """
+        return self._database.write(erase=erase) if erase else self._database.write()
+
+    def touch(self, connection: sqlite3.Connection, run_ids: Iterable[str], *, revision: int | None = None) -> None:
+        """Gives runs that were changed in this transaction a new revision."""
+        if ids := list(run_ids):
+            revision = _next_revision(connection) if revision is None else revision
+            connection.executemany("UPDATE runs SET revision = ? WHERE run_id = ?", [(revision, run_id) for run_id in ids])
+
+    # ---- reading ----------------------------------------------------------------------------------------------
+
+    def chunks(
+        self,
+        kind: type[Any],
+        *,
+        where: Selection | None = None,
+        columns: Sequence[str] | None = None,
+        after: int | None = None,
+    ) -> Generator[list[tuple[Any, ...]], None, None]:
+        """Rows of a record class, by start of the run, then by position in it, up to 512 at a time.
+
+        All rows are of one moment. A file that does not exist has no rows, and is not made. Read to the end, or close.
+
+        Args:
+            where: of which runs; None is all.
+            columns: names of columns, in the order wanted; None is all. Times are microseconds since 1970 in UTC.
+            after: only of runs whose revision is greater.
+        """
+        from .tables import TABLES
+
         if kind not in TABLES:
-            known = "RunRecord, TurnRecord, ToolCallRecord or MessageRecord"
+            known = "RunRecord, TurnRecord, ToolCallRecord, MessageRecord or ScoreRecord"
             raise ErrorConfig(f"rows come as {known} (agentroute.records), got {getattr(kind, '__name__', repr(kind))}")
-        wanted = _run_ids(run_id)
         if not self._database.exists():
             return
-        with self._database.read() as connection, closing(TABLES[kind].query(connection, wanted)) as cursor:
-            while rows := cursor.fetchmany(2048):
+        table = TABLES[kind]
+        condition, given = ("1", []) if where is None else where.sql()
+        if after is not None:
+            condition, given = f"({condition}) AND run.revision > ?", [*given, after]
+        with self._database.read(slow=True) as connection, closing(connection.execute(table.select_sql(condition, columns), given)) as cursor:
+            while rows := cursor.fetchmany(CHUNK):
+                yield table.whole_texts(rows, columns)
+
+    def select(self, kind: type[Any], *, where: Selection | None = None, columns: Sequence[str] | None = None) -> Iterator[tuple[Any, ...]]:
+        """The rows of `chunks`, one by one."""
+        with closing(self.chunks(kind, where=where, columns=columns)) as chunks:
+            for rows in chunks:
                 yield from rows
+
+    def watermark(self) -> tuple[int, int]:
+        """Epoch and revision: what has changed since has a greater revision, and where something was deleted, another epoch."""
+        if not self._database.exists():
+            return 0, 0
+        with self._database.read() as connection:
+            state = dict(connection.execute("SELECT name, value FROM state"))
+        return state["epoch"], state["revision"]
 
     def record(self, run_id: str) -> Record:
         """All that is kept of one run.
@@ -96,14 +188,87 @@ class RunStore:
         Raises:
             ErrorStore: there is no such run.
         """
-        parts: dict[type[Any], list[Any]] = {kind: [] for kind in TABLES}
+        from .selection import Selection
+        from .tables import TABLES
+
+        parts: dict[type[Any], list[Any]] = {kind: [] for kind in (RunRecord, TurnRecord, ToolCallRecord, MessageRecord)}
         if self._database.exists():
+            condition, given = Selection(run_id=(run_id,)).sql()
             with self._database.read() as connection:
-                for kind, table in TABLES.items():
-                    parts[kind] = [table.decode(row) for row in table.query(connection, [run_id]).fetchall()]
+                for kind in parts:
+                    table = TABLES[kind]
+                    rows = connection.execute(table.select_sql(condition), given).fetchall()
+                    parts[kind] = [table.decode(row) for row in table.whole_texts(rows)]
         if not parts[RunRecord]:
-            raise ErrorStore(f"there is no run {run_id!r} in {self.path}; agentroute.runs() lists those there are")
+            raise self._no_run(run_id)
         return Record(parts[RunRecord][0], parts[TurnRecord], parts[ToolCallRecord], parts[MessageRecord])
+
+    def _no_run(self, run_id: str) -> ErrorStore:
+        return ErrorStore(f"there is no run {run_id!r} in {self.path}; agentroute.runs() lists those there are, store= names another history")
+
+    # ---- what replay serves -----------------------------------------------------------------------------------
+
+    def answers(self, request_key: bytes) -> list[Answer]:
+        """The answers that are kept for a request, oldest first."""
+        if not self._database.exists():
+            return []
+        sql = "SELECT session, cell, execution, ordinal, run_id, answer_id FROM answers WHERE request_key = ? ORDER BY answer_id"
+        with self._database.read() as connection:
+            return [Answer._make(row) for row in connection.execute(sql, (request_key,))]
+
+    def answer_body(self, answer: Answer) -> str | None:
+        """What was answered, as it was given to `keep_answer`; None when it is not kept any more."""
+        from .tables import body_of
+
+        sql = "SELECT data FROM answers JOIN bodies ON hash = body WHERE answer_id = ?"
+        with self._database.read() as connection:
+            found = connection.execute(sql, (answer.answer_id,)).fetchone()
+        return None if found is None else body_of(found[0])
+
+    def keep_answer(self, request_key: bytes, answer: Answer, body: str) -> None:
+        """Keeps an answer for replay; not where texts are not kept as they are, nor one that holds a key."""
+        kept = self.keeping.of(body) if self.keeping.whole else None
+        if kept is None or kept != body:
+            return
+        from .tables import hash_of, store_bodies
+
+        key = hash_of(kept)
+        now = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6
+        sql = (
+            "INSERT INTO answers (request_key, session, cell, execution, ordinal, run_id, created_at, body) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        with self._database.write() as connection:
+            store_bodies(connection, {key: kept})
+            connection.execute(sql, (request_key, *answer[:5], int(now), key))
+
+    # ---- the file ---------------------------------------------------------------------------------------------
+
+    def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        """A copy of the file as it is now, for other programs: only this library should open the file itself while it is in use.
+
+        Raises:
+            ErrorStore: there is a file of that name, or it cannot be written.
+        """
+        self._database.backup(path)
+        return Path(os.path.abspath(os.path.expanduser(path)))
+
+    def backups(self) -> list[Path]:
+        """Copies of the file that upgrades of its schema have left beside it."""
+        return sorted(found for found in self.path.parent.glob("*.bak") if found.name.startswith(f"{self.path.name}.v"))
+
+    def check(self) -> list[str]:
+        """What is wrong with the file, as SQLite finds it; empty when it is sound."""
+        return self._database.check() if self._database.exists() else []
+
+    def compact(self) -> bool:
+        """Makes the file as small as what is in it, without a trace of what was deleted; False where its log may still hold one,
+        as somebody is reading.
+
+        Raises:
+            ErrorStore: it is in use for too long, or there is no room for a second copy.
+        """
+        return self._database.compact()
 
     def close(self) -> None:
         """Closes the file; the next use opens it again."""
@@ -113,13 +278,18 @@ class RunStore:
     @property
     def _database(self) -> Database:
         if self._opened is None:
+            from . import tables
             from ._sqlite import Database, Schema
 
             path = self._given if self._given is not None else os.environ.get("AGENTROUTE_RUNS") or "~/.agentroute/runs.db"
-            schema = Schema("run history", application_id=0x41475231, migrations=_MIGRATIONS)  # "AGR1"
+            # One entry a released schema. Each makes the schema of now of whatever it finds; a new column needs one more.
+            schema = Schema("run history", application_id=0x41475231, migrations=(tables.fit,) * VERSION)  # "AGR1"
             self._opened = Database(path, schema, timeout_s=5.0)
         return self._opened
 
+
+VERSION = 3
+"""Of the schema. Raise it with every change of a record class or of `tables.py`."""
 
 _default: RunStore | None = None
 
@@ -135,119 +305,7 @@ def set_default_store(store: RunStore | None) -> None:
     _default = store
 
 
-def encoded(record: Any) -> tuple[Any, ...]:
-    """A record as the row that is stored: its columns in order, times as microseconds, text that UTF-8 can hold."""
-    table = TABLES[type(record)]
-    row = list(table.values(record))
-    for index in table.times:
-        if row[index] is not None:
-            row[index] = (row[index] - _EPOCH) // _MICROSECOND
-    for index in table.texts:
-        if row[index] is not None and not row[index].isascii():
-            row[index] = row[index].encode("utf-8", "backslashreplace").decode("utf-8")  # half characters
-    return tuple(row)
-
-
-class _Table:
-    """A record class as SQL."""
-
-    def __init__(self, kind: type[Any], name: str) -> None:
-        self.kind, self.name = kind, name
-
-    @cached_property
-    def columns(self) -> tuple[Field[Any], ...]:
-        return columns(self.kind)
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [column.name for column in self.columns]
-
-    @cached_property
-    def keys(self) -> list[str]:
-        return [column.name for column in self.columns if column.metadata["key"]]
-
-    @cached_property
-    def values(self) -> attrgetter[tuple[Any, ...]]:
-        return attrgetter(*self.names)
-
-    @cached_property
-    def texts(self) -> list[int]:
-        return [index for index, column in enumerate(self.columns) if kind_of(column)[0] == "str"]
-
-    @cached_property
-    def times(self) -> list[int]:
-        return [index for index, column in enumerate(self.columns) if kind_of(column)[0] == "datetime"]
-
-    @cached_property
-    def upsert_sql(self) -> str:
-        changes = ", ".join(f"{name} = excluded.{name}" for name in self.names if name not in self.keys)
-        names, marks, keys = ", ".join(self.names), ", ".join("?" * len(self.names)), ", ".join(self.keys)
-        return f"INSERT INTO {self.name} ({names}) VALUES ({marks}) ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-
-    def select_sql(self, *, some_runs: bool) -> str:
-        # CROSS JOIN keeps this nesting: runs come in order of the unique index on started_at, so nothing has to be sorted.
-        source, run = f"runs AS run CROSS JOIN {self.name} AS row ON row.run_id = run.run_id", "run"
-        if self.kind is RunRecord:
-            source, run = "runs AS row", "row"
-        names = ", ".join(f"row.{name}" for name in self.names)
-        order = ", ".join([f"{run}.started_at", f"{run}.run_id", *(f"row.{key}" for key in self.keys[1:])])
-        return f"SELECT {names} FROM {source}{f' WHERE {run}.run_id IN (SELECT value FROM json_each(?))' if some_runs else ''} ORDER BY {order}"
-
-    def query(self, connection: sqlite3.Connection, run_ids: list[str] | None) -> sqlite3.Cursor:
-        parameters = () if run_ids is None else (json.dumps(run_ids),)
-        return connection.execute(self.select_sql(some_runs=run_ids is not None), parameters)
-
-    def decode(self, row: Sequence[Any]) -> Any:
-        values = list(row)
-        for index in self.times:
-            if values[index] is not None:
-                values[index] = _EPOCH + values[index] * _MICROSECOND
-        return self.kind(**dict(zip(self.names, values, strict=True)))
-
-    def fit(self, connection: sqlite3.Connection) -> None:
-        """Makes the table if it is missing, else those of its columns that are missing."""
-        present = {row[1] for row in connection.execute(f"PRAGMA table_info({self.name})")}
-        if not present:
-            body = ", ".join([*map(_column_sql, self.columns), f"PRIMARY KEY ({', '.join(self.keys)})"])
-            connection.execute(f"CREATE TABLE {self.name} ({body}) STRICT")
-        for column in self.columns:
-            if present and column.name not in present:
-                connection.execute(f"ALTER TABLE {self.name} ADD COLUMN {_column_sql(column)}")
-
-
-def _run_ids(run_id: str | Iterable[str] | None) -> list[str] | None:
-    """The ids as a list; None stays None."""
-    if run_id is None:
-        return None
-    wanted = [run_id] if isinstance(run_id, str) else list(run_id) if isinstance(run_id, Iterable) else [run_id]
-    for one in wanted:
-        if not isinstance(one, str):
-            raise ErrorConfig(f"run_id must be a run's id or several of them, got {type(one).__name__}: {one!r:.80}")
-    return wanted
-
-
-def _column_sql(column: Field[Any]) -> str:
-    name, may_be_none = kind_of(column)
-    sql = f"{column.name} {_SQL_TYPES[name]}"
-    if may_be_none:
-        return sql
-    default = column.default if column.default is not MISSING else {"str": "", "float": 0.0}.get(name, 0)
-    return f"{sql} NOT NULL DEFAULT {default!r}"
-
-
-TABLES: dict[type[Any], _Table] = {
-    RunRecord: _Table(RunRecord, "runs"),
-    TurnRecord: _Table(TurnRecord, "turns"),
-    ToolCallRecord: _Table(ToolCallRecord, "tool_calls"),
-    MessageRecord: _Table(MessageRecord, "messages"),
-}
-
-
-def _fit_tables(connection: sqlite3.Connection) -> None:
-    for table in TABLES.values():
-        table.fit(connection)
-    connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS runs_by_start ON runs (started_at, run_id)")
-
-
-# One entry a released schema, oldest first; never remove one. A new column in records.py needs one more `_fit_tables`.
-_MIGRATIONS = (_fit_tables, _fit_tables)
+def _next_revision(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE state SET value = value + 1 WHERE name = 'revision'")
+    revision: int = connection.execute("SELECT value FROM state WHERE name = 'revision'").fetchone()[0]
+    return revision

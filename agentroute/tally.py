@@ -24,11 +24,15 @@ class Tally:
         self.run = run
         self.usage = Usage()
         self._own = Usage()
+        self._sources: set[str] = set()
         self._above, self._call = above, call
         self._lock = threading.Lock()  # a tool's own runs may end in other threads
 
-    def count(self, turn: TurnRecord, used: TurnUsage) -> None:
-        """Counts one model call: in its turn, in this run, and in the runs and tool calls it is part of."""
+    def count(self, turn: TurnRecord, used: TurnUsage, source: str = "provider") -> None:
+        """Counts one model call: in its turn, in this run, and in the runs and tool calls it is part of.
+
+        `source` is who says what it cost, where that is known.
+        """
         for record in (turn, self.run):
             record.input_tokens = _plus(record.input_tokens, used.input_tokens)
             record.output_tokens = _plus(record.output_tokens, used.output_tokens)
@@ -37,8 +41,17 @@ class Tally:
         self._own.add_turn(used)
         self.run.cost_usd, self.run.unknown_cost_calls = self._own.cost_usd, self._own.unknown_cost_calls
         cost = None if used.cost_usd is None else float(used.cost_usd)
+        turn.cost_source = "unknown" if (used.cost_saved_usd if used.replayed else cost) is None else source
+        self._sources.add(turn.cost_source)
+        self.run.cost_source = turn.cost_source if len(self._sources) == 1 else "mixed"
         if cost is not None:
             turn.cost_usd = (turn.cost_usd or 0.0) + cost
+        if used.replayed:
+            saved = None if used.cost_saved_usd is None else float(used.cost_saved_usd)
+            turn.cost_saved_usd = saved
+            self.run.n_replayed += 1
+            if saved is not None:
+                self.run.cost_saved_usd = self._own.cost_saved_usd
         for tally in self._lineage():
             with tally._lock:
                 tally.usage.add_turn(used)

@@ -54,7 +54,7 @@ class Agents:
             ErrorConfig: something named in the options is not there or of no use; nothing has changed.
         """
         if (agent := self.held(name)) is not None:
-            agent = agent.replace(**self._settings(options, None))
+            agent = agent.replace(**self._changes(agent, options, None))
             _check(agent)
             self._bind(name, agent)
         else:
@@ -84,8 +84,8 @@ class Agents:
         """The agent with these options, and all options it was made with."""
         in_ram = self._in_ram.get(name)
         if (agent := self.held(name)) is not None:
-            if settings := self._settings(options, in_ram):
-                agent = agent.replace(**settings)
+            if changes := self._changes(agent, options, in_ram):
+                agent = agent.replace(**changes)
         else:
             options = options.over(self._defined.get(name, Options()))
             agent = self._make(name, options, in_ram)
@@ -129,6 +129,11 @@ class Agents:
             raise ErrorConfig(f"agent {name} needs a model: {how}")
         raise ErrorConfig(f"no agent called {name}{nearest(name, self.known())}\nA new one needs {how}")
 
+    def _changes(self, agent: Agent[Any], options: Options, in_ram: Any) -> dict[str, Any]:
+        """The arguments for a changed copy of an agent, which keeps its tags of other names."""
+        changes = self._settings(options, in_ram)
+        return changes | {"tags": {**agent.tags, **changes["tags"]}} if "tags" in changes else changes
+
     def _settings(self, options: Options, in_ram: Any) -> dict[str, Any]:
         """The arguments of `Agent` that the options stand for; only what was given."""
         names = self._names()
@@ -137,6 +142,7 @@ class Agents:
         settings["tools"] = _tools(options.tools, names)
         settings["output"] = _output(options.output, names)
         settings["history"] = _history(options.history, names)
+        settings["tags"] = dict(options.tag) if options.tag else None
         settings["memory"] = self._memory(options.memory, names, in_ram)
         return {key: value for key, value in settings.items() if value is not None}
 

@@ -9,15 +9,18 @@ import keyword
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agentroute.errors import ErrorConfig
 
-__all__ = ["OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse"]
+__all__ = [
+    "FILTERS", "OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse",
+    "parse_filters",
+]  # fmt: skip
 
-RESERVED = ("budget", "help", "list", "show")
+RESERVED = ("budget", "cost", "help", "list", "runs", "show")
 """Words of `%agent` itself; no agent can be called so."""
 
 _LOOKS_LIKE_OPTION = re.compile(r"-{1,2}[^\W\d]")
@@ -34,7 +37,9 @@ class Option:
     read: Callable[[str], Any]
     short: str = ""
     many: bool = False
-    """A list: written with commas, with or without spaces, or given several times."""
+    """May be given several times."""
+    commas: bool = False
+    """Its value is a list, written with commas, with or without spaces."""
 
     @property
     def flag(self) -> str:
@@ -60,10 +65,13 @@ class Options:
     max_tokens: int | None = None
     memory: str | None = None
     history: tuple[str, int] | str | None = None
+    tag: tuple[tuple[str, str], ...] | None = None
 
     def over(self, base: Options) -> Options:
-        """`base` with what is given here put in its place."""
+        """`base` with what is given here put in its place; tags of another name stay."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.tag and base.tag:
+            given["tag"] = tuple({**dict(base.tag), **dict(self.tag)}.items())
         return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -75,6 +83,9 @@ class Arguments:
     options: Options = Options()
     bind: str | None = None
     define: bool = False
+    record: bool = True
+    replay: str | None = None
+    """How this run is replayed, `fresh` also where `--fresh` was written; None is as the notebook does."""
     text: str = ""
 
 
@@ -137,6 +148,21 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _tag(text: str) -> tuple[tuple[str, str], ...]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise ErrorConfig(f"needs NAME=VALUE, such as tenant=a; got {_cut(text)}")
+    return ((name.strip(), value.strip()),)
+
+
+def _replay_mode(text: str) -> str:
+    from agentroute.replays import MODES
+
+    if text not in MODES:
+        raise ErrorConfig(f"needs {', '.join(MODES[:-1])} or {MODES[-1]}; got {_cut(text)}{nearest(text, MODES)}")
+    return text
+
+
 _HISTORIES = ("window", "truncate")
 
 
@@ -152,7 +178,7 @@ def _history(text: str) -> tuple[str, int] | str:
 
 OPTIONS = (
     Option("model", "MODEL", "which model answers: anthropic/claude-sonnet-4, ollama/NAME, a URL, or a variable that holds a Model", _text, "-m"),
-    Option("tools", "A,B", "functions or Tools of the notebook, or variables that hold lists of them", _names, "-t", many=True),
+    Option("tools", "A,B", "functions or Tools of the notebook, or variables that hold lists of them", _names, "-t", many=True, commas=True),
     Option("output", "TYPE", "a type of the notebook, or str, int, float, bool: the Result's output is a value of it", _variable, "-o"),
     Option("instructions", "TEXT", "the agent's instructions; {name} takes them from a variable", _text, "-i"),
     Option("max-cost", "USD", "most that one run may spend", _amount(0.25)),
@@ -162,25 +188,41 @@ OPTIONS = (
     Option("max-tokens", "N", "most tokens in one answer of the model", _whole(1, 1000)),
     Option("memory", "WHERE", "keep the conversation between cells: ram, the path of a file, or a variable that holds a memory", _text),
     Option("history", "POLICY", "which earlier messages are sent: window:N messages, truncate:N tokens, or a variable that holds a policy", _history),
+    Option("tag", "NAME=VALUE", "a column of the run history, tag_NAME, such as tenant=a; may be given several times", _tag, many=True),
+    Option("fresh", "", "ask again also where the answer is paid for already; the new one is replayed from then on", _text),
+    Option("replay", "MODE", "on, off, fresh, or only: an answer that is not paid for yet is an error, and nothing is sent", _replay_mode),
+    Option("no-record", "", "keep nothing of this run in the run history", _text),
     Option("as", "NAME", "bind the Result to this variable, also the partial one of a run that failed", _variable),
     Option("define", "", "the text is the instructions; define the agent and run nothing", _text),
 )  # fmt: skip
 
+FILTERS = (
+    Option("since", "WHEN", "runs begun since then: 7d, 24h, 2026-11-01", _text),
+    Option("until", "WHEN", "runs begun before then", _text),
+    Option("agent", "NAME", "runs of this agent", _text),
+    Option("model", "MODEL", "runs of this model", _text),
+    Option("status", "STATUS", "ok, error or interrupted", _text),
+    Option("tag", "NAME=VALUE", "runs with this tag; NAME alone: with any value; may be given several times", lambda text: (text,), many=True),
+    Option("notebook", "PATH", "runs of this notebook, as agentroute.runs() names it", _text),
+)  # fmt: skip
+"""Which runs `%agent runs` and `%agent cost` are about; as the arguments of `agentroute.runs()`."""
+
 _BY_FLAG = {option.flag: option for option in OPTIONS} | {option.short: option for option in OPTIONS if option.short}
 
 
-def option_lines(indent: str = "    ") -> str:
-    """The options as help text, one to a line."""
-    heads = [", ".join(filter(None, (option.short, option.flag))) + f" {option.value}".rstrip() for option in OPTIONS]
+def option_lines(options: Sequence[Option] = OPTIONS, indent: str = "    ") -> str:
+    """Options as help text, one to a line."""
+    heads = [", ".join(filter(None, (option.short, option.flag))) + f" {option.value}".rstrip() for option in options]
     width = max(map(len, heads)) + 2
-    return "\n".join(indent + head.ljust(width) + option.about for head, option in zip(heads, OPTIONS, strict=True))
+    return "\n".join(indent + head.ljust(width) + option.about for head, option in zip(heads, options, strict=True))
 
 
 class _Line:
     """What is left of a line, read word by word; quotes hold a word together, a backslash is a backslash."""
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, known: Mapping[str, Option]) -> None:
         self.rest = line.strip()
+        self._known = known
 
     def word(self) -> str:
         lexer = shlex.shlex(self.rest, posix=True)
@@ -200,9 +242,9 @@ class _Line:
     def option(self) -> tuple[Option, str]:
         """The option that comes next and its value as text; a list is read over spaces around its commas."""
         flag, equals, value = self.word().partition("=")
-        option = _BY_FLAG.get(flag)
+        option = self._known.get(flag)
         if option is None:
-            raise ErrorConfig(f"unknown option {_cut(flag)[1:-1]}{nearest(flag, _BY_FLAG)}\nAll options: %agent help")
+            raise ErrorConfig(f"unknown option {_cut(flag)[1:-1]}{nearest(flag, self._known)}\nAll options: %agent help")
         if not option.value:
             if equals:
                 raise ErrorConfig(f"{option.flag} takes no value; got {_cut(value)}")
@@ -211,7 +253,7 @@ class _Line:
             if not self.rest or self.at_option:
                 raise ErrorConfig(f"{option.flag} needs a value: {option.flag} {option.value}")
             value = self.word()
-        while option.many and self.rest and not self.at_option and (value.endswith(",") or self.rest.startswith(",")):
+        while option.commas and self.rest and not self.at_option and (value.endswith(",") or self.rest.startswith(",")):
             value += self.word()
         return option, value
 
@@ -225,7 +267,7 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     Raises:
         ErrorConfig: a mistake; the message has at most two lines and the nearest right word.
     """
-    words, name, text = _Line(line), "", ""
+    words, name, text = _Line(line, _BY_FLAG), "", ""
     found: dict[str, Any] = {}
     while words.rest:
         if words.at_option:
@@ -238,8 +280,29 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
         else:
             text = _free_text(words)
             break
-    bind, define = found.pop("as", None), found.pop("define", None) is not None
-    return Arguments(name, Options(**found), bind, define, text)
+    bind, define, record = found.pop("as", None), "define" in found, "no_record" not in found
+    if "fresh" in found and "replay" in found:
+        raise ErrorConfig("--fresh and --replay both say how to replay; leave one of them out")
+    replay = "fresh" if "fresh" in found else found.get("replay")
+    options = Options(**{name: value for name, value in found.items() if name in Options.__dataclass_fields__})
+    return Arguments(name, options, bind, define, record, replay, text)
+
+
+def parse_filters(line: str) -> tuple[list[str], dict[str, Any]]:
+    """The bare words of an `%agent runs` or `%agent cost` line, and its filters by name.
+
+    Raises:
+        ErrorConfig: as `parse`.
+    """
+    words, bare = _Line(line, {option.flag: option for option in FILTERS}), []
+    found: dict[str, Any] = {}
+    while words.rest:
+        if words.at_option:
+            option, value = words.option()
+            found[option.attribute] = _read(option, value, found.get(option.attribute))
+        else:
+            bare.append(words.word())
+    return bare, found
 
 
 def _read(option: Option, text: str, before: Any) -> Any:

@@ -71,7 +71,15 @@ class Card:
         return not self.ended and self.turn > max((turn.turn_index for turn in self.turns), default=0)
 
     @property
+    def replayed(self) -> bool:
+        """Whether every answer so far was replayed. Such a card shows no seconds, so that it is saved the same each time."""
+        return bool(self.turns) and all(turn.replayed_from for turn in self.turns)
+
+    @property
     def duration_s(self) -> float | None:
+        """Seconds the run took, or has taken so far; None for one that was replayed."""
+        if self.ended and self.replayed:
+            return None
         known = self.run.duration_s if self.run else None
         return self.elapsed_s if known is None else known
 

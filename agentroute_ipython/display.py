@@ -207,6 +207,8 @@ def _turn_row(card: Card, turn: TurnRecord) -> str:
         word = f'<span class="agr-dim">{_FINISH.get(finish) or _line(finish, 40)}</span>'
     if turn.response_model and turn.response_model != turn.request_model:
         word += f' <span class="agr-dim">· {_line(turn.response_model, 80)}</span>'
+    if turn.replayed_from:
+        word += ' <span class="agr-dim">· replayed</span>'
     more = ""
     if turn.turn_index != card.answer_turn and (said := card.text(turn.turn_index).strip()):
         more += f'<div class="agr-dim">{_block(said, 600)}</div>'
@@ -216,7 +218,12 @@ def _turn_row(card: Card, turn: TurnRecord) -> str:
         else:
             more += f'<div class="agr-dim">reasoning: {_line(thought, BEGINNING)}</div>'
     cost = cost_text(turn.cost_usd) if turn.cost_usd is not None else "unknown" if maybe_charged(turn) else ""
-    figures = (count_text(turn.input_tokens), count_text(turn.output_tokens), cost, seconds_text(turn.duration_s))
+    figures = (
+        count_text(turn.input_tokens),
+        count_text(turn.output_tokens),
+        cost,
+        "" if turn.replayed_from else seconds_text(turn.duration_s),
+    )
     head = f'<th scope="row" {_LEFT_PLAIN}><b>Turn {turn.turn_index}</b> {word}{more}</th>'
     return f'<tr class="agr-turn">{head}{_cells(figures)}</tr>\n'
 
@@ -232,7 +239,7 @@ def _call_row(card: Card, call: ToolCallRecord, limit: int) -> str:
     if not running and call.result_text is not None:
         parts.append(_code(told, limit, "→ "))
     cost = cost_text(call.cost_usd) if call.cost_usd is not None else ""
-    time = '<b class="agr-busy">running</b>' if running else seconds_text(call.duration_s)
+    time = '<b class="agr-busy">running</b>' if running else "" if card.replayed else seconds_text(call.duration_s)
     return f'<tr><td colspan="3" {_LEFT}>{"".join(parts)}</td>{_cells((cost, time))}</tr>\n'
 
 

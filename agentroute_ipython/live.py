@@ -175,7 +175,7 @@ class _Terminal:
             case ToolCallStart():
                 self._line(asked_line(event.record))
             case ToolCallEnd():
-                self._line(f"{one_line(event.record.tool_name, 60)} {told_line(event.record)}")
+                self._line(f"{one_line(event.record.tool_name, 60)} {told_line(event.record, timed=not self._card.replayed)}")
             case AgentEnd() if self._card.output is not None and self._said != self._card.turn:
                 self._line(visible(output_text(self._card.output)))
                 self._answered = True

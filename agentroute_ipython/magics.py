@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.display_functions import display
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Unicode
+from traitlets import TraitError, Unicode, default, observe, validate
 
 from agentroute.errors import ErrorAgent, ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
-from .arguments import RESERVED, Arguments, Options, nearest, option_lines, parse
+from .arguments import FILTERS, RESERVED, Arguments, Options, nearest, option_lines, parse
 from .interpolation import interpolate
+from .place import Places
 from .transform import AWAITED, AgentLine, CellTransform
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentroute import Agent, Result
+    from agentroute.events import Event
 
     from .running import Run
 
@@ -49,6 +52,8 @@ HELP = f"""Run an agent on the text of the cell.
     %agent list                     the agents of this notebook
     %agent show NAME                the settings of one
     %agent budget [USD | off]       what the runs of this kernel may spend together
+    %agent runs [N] [filters]       the last runs of the run history
+    %agent cost [7d] [week] [agent] what the runs of the last 30 days (or 7d, all) cost, by day and model (or week, month, agent)
 
 NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
 model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
@@ -58,7 +63,13 @@ A line \\--- stands for a line --- of the text itself.
 Options:
 {option_lines()}
 
+Filters of %agent runs and %agent cost:
+{option_lines(FILTERS)}
+
 {{name}} is filled from the notebook's variables, once; {{{{name}}}} gives a literal {{name}}; other braces stay.
+A restarted notebook replays the answers it has paid for; a cell that is run again in the same kernel asks again.
+%config AgentMagics.replay = "on", "off", "only" or "fresh" says otherwise, for the notebook.
+
 `_agent` is the Result of the last %%agent or %agent run, also the partial one of a run that failed or was stopped.
 
 Example:
@@ -82,12 +93,96 @@ class AgentMagics(Magics):
     model = Unicode(
         None, allow_none=True, help="Model of agents that name none, such as anthropic/claude-sonnet-4 or local/smollm2."
     ).tag(config=True)
+    replay = Unicode(
+        help="on: a restarted notebook replays the answers it has paid for. off: every request is sent. only: none is, and "
+        "what is not kept is an error. fresh: every request is sent, and its answer kept. $AGENTROUTE_REPLAY is the default, "
+        "else on; in a terminal off."
+    ).tag(config=True)
+    record_content = Unicode("all", help="all, or metadata: the run history keeps figures only, and no text.").tag(config=True)
+
+    store: RunStore
+    """What records the runs of the notebook."""
+    _begun = False
 
     def __init__(self, shell: InteractiveShell, **options: Any) -> None:
         super().__init__(shell, parent=shell, **options)
         self.transform = CellTransform(shell)
-        self.store = RunStore()
+        self.places = Places(shell)
+        self._at_end = ExitStack()
+        self.store = RunStore(record_content=self.record_content)
+        _ = self.replay  # a mistake in the environment is told before anything has changed
         self._agents = Agents(self._names, self._bind, lambda: self.model)
+
+    def begin(self) -> None:
+        """From now on every run is recorded; in a kernel it also has its place in the notebook, and is replayed as `replay`
+        says. What somebody has set before stays."""
+        if default_store() is None:
+            set_default_store(self.store)
+        self._at_end.callback(self._stop_recording)
+        if hasattr(self.shell, "kernel"):
+            from agentroute.replays import process_replay, set_place
+
+            self.places.begin_now()
+            self.shell.events.register("pre_run_cell", self.places.begin)
+            self._at_end.callback(self.shell.events.unregister, "pre_run_cell", self.places.begin)
+            set_place(self.places)
+            self._at_end.callback(set_place, None)
+            if (known := process_replay()) is None:
+                self._set_replay(self.replay)
+            else:
+                self.replay = known
+        self._begun = True
+
+    def end(self) -> None:
+        """As if it had not begun."""
+        self._begun = False
+        self._at_end.close()
+
+    def _stop_recording(self) -> None:
+        if default_store() is self.store:
+            set_default_store(None)
+        self.store.close()
+
+    def _set_replay(self, mode: str) -> None:
+        from agentroute.replays import process_replay, set_replay
+
+        self._at_end.callback(set_replay, process_replay())
+        set_replay(mode)
+
+    @default("replay")
+    def _default_replay(self) -> str:
+        told = os.environ.get("AGENTROUTE_REPLAY", "").strip().lower()
+        if not told:
+            return "on" if hasattr(self.shell, "kernel") else "off"
+        from agentroute.replays import checked_mode
+
+        with _mistakes():
+            checked_mode(told, "AGENTROUTE_REPLAY")
+        return told
+
+    @validate("replay", "record_content")
+    def _checked(self, proposal: Any) -> str:
+        from agentroute.keeping import CONTENTS
+        from agentroute.replays import MODES
+
+        name, value = proposal["trait"].name, proposal["value"]
+        allowed = MODES if name == "replay" else CONTENTS
+        if value not in allowed:
+            raise TraitError(f"{name} must be one of {', '.join(allowed)}; got {value!r:.80}{nearest(value, allowed)}")
+        return str(value)
+
+    @observe("replay")
+    def _replay_changed(self, change: Any) -> None:
+        if self._begun:
+            self._set_replay(change["new"])
+
+    @observe("record_content")
+    def _record_content_changed(self, change: Any) -> None:
+        if self._begun:
+            before, self.store = self.store, RunStore(record_content=change["new"])
+            if default_store() is before:
+                set_default_store(self.store)
+            before.close()
 
     @no_var_expand
     @line_cell_magic
@@ -138,28 +233,31 @@ class AgentMagics(Magics):
             agent = self._agents.define(arguments.name, _with_instructions(arguments.options, instructions))
         else:
             agent = self._agents.get(arguments.name, arguments.options)
-        return self._run(agent, prompt, arguments.bind)
+        return self._run(agent, prompt, arguments)
 
     def _check_bind(self, name: str | None) -> None:
         if name is not None and self._agents.held(name):
             raise ErrorConfig(f"--as {name}: the variable holds an Agent, which the Result would replace; choose another name")
 
-    def _run(self, agent: Agent[Any], prompt: str, bind: str | None) -> Run:
+    def _run(self, agent: Agent[Any], prompt: str, arguments: Arguments) -> Run:
         from .live import LiveView
         from .running import Run
 
         def keep(result: Result[Any]) -> None:
             self.shell.push({"_agent": result}, interactive=False)  # type: ignore[no-untyped-call]
-            if bind is not None:
-                self._bind(bind, result)
+            if arguments.bind is not None:
+                self._bind(arguments.bind, result)
 
-        return Run(partial(agent.events, prompt), LiveView(shell=self.shell), keep)
+        events = partial(agent.events, prompt, record=None if arguments.record else False)
+        return Run(_replaying(events, arguments.replay), LiveView(shell=self.shell), keep)
 
     def _define(self, arguments: Arguments, text: str) -> None:
         from .tables import model_text
 
-        if arguments.bind:
-            raise ErrorConfig("--as needs a run, and --define runs nothing; leave one of them out")
+        for flag, given in (("as", arguments.bind), ("no-record", not arguments.record), ("replay", arguments.replay)):
+            if given:
+                flag = "fresh" if given == "fresh" else flag
+                raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
         agent = self._agents.define(arguments.name, _with_instructions(arguments.options, text))
         tools = f", tools {', '.join(agent.tools_map)}" if agent.tools_map else ""
         print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
@@ -176,6 +274,8 @@ class AgentMagics(Magics):
             self._show(name)
         elif word == "budget":
             print(_budget(name))
+        elif word in ("runs", "cost"):
+            self._recorded(word, name)
         elif name:
             raise ErrorConfig(f"%agent {word} takes nothing more, got {name[:40]!r}; no agent can be called {word}")
         elif word == "list":
@@ -204,6 +304,15 @@ class AgentMagics(Magics):
         if isinstance(agent, ErrorConfig):
             raise agent
         display(settings_table(agent, where))  # type: ignore[no-untyped-call]
+
+    def _recorded(self, word: str, line: str) -> None:
+        from .recorded import cost_sheet, runs_sheet
+
+        sheet = (runs_sheet if word == "runs" else cost_sheet)(line, default_store() or self.store)
+        if isinstance(sheet, str):
+            print(sheet)
+        else:
+            display(sheet)  # type: ignore[no-untyped-call]
 
     def _known(self) -> str:
         names = self._agents.known()
@@ -243,6 +352,20 @@ def _mistakes() -> Iterator[None]:
     else:
         return
     raise UsageError(message)
+
+
+def _replaying(events: Callable[[], AsyncGenerator[Event, None]], mode: str | None) -> Callable[[], AsyncGenerator[Event, None]]:
+    """What begins a run, with `mode` for it and the runs its tools begin; None is as the notebook replays."""
+    if mode is None:
+        return events
+
+    def begin() -> AsyncGenerator[Event, None]:
+        from agentroute.replays import replay
+
+        with replay(mode):
+            return events()
+
+    return begin
 
 
 def _halves(text: str) -> tuple[str, str, str]:
@@ -349,14 +472,13 @@ def load(shell: InteractiveShell) -> None:
         return
     magics = AgentMagics(shell)
     shell.register_magics(magics)
+    magics.begin()
     shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
     shell.input_transformer_manager.token_transformers.append(AgentLine)
     for formatter, draw in _formatters(shell):
         formatter.for_type_by_name("agentroute.result", "Result", draw)
     if not shell.custom_exceptions:
         shell.set_custom_exc((ErrorAgent,), _show_error)  # type: ignore[no-untyped-call]
-    if default_store() is None:
-        set_default_store(magics.store)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -374,6 +496,4 @@ def unload(shell: InteractiveShell) -> None:
         formatter.pop("agentroute.result.Result", None)
     if shell.custom_exceptions == (ErrorAgent,):
         shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
-    if default_store() is magics.store:
-        set_default_store(None)
-    magics.store.close()
+    magics.end()

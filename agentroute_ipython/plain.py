@@ -34,7 +34,7 @@ CALLS = 20
 """Tool calls that are listed in the plain form."""
 CUT_SHORT = {"length": "cut off at the token limit", "content_filter": "stopped by the content filter"}
 """Finish reasons after which an answer is not the whole one."""
-_REFUSED = {f"ErrorModel{kind}" for kind in ("Connection", "Key", "Credit", "Request", "RateLimit", "Server")}
+_REFUSED = {f"ErrorModel{kind}" for kind in ("Connection", "Key", "Credit", "Request", "RateLimit", "Server")} | {"ErrorReplay"}
 
 
 def to_text(card: Card) -> str:
@@ -65,9 +65,7 @@ def usage_items(card: Card) -> list[str]:
     if calls:
         items.append(plural(len(calls), "tool call") + (f" ({failed} failed)" if failed else ""))
     if card.turns:
-        items += [_tokens(card), _cost(card)]
-    if run is not None and run.cost_saved_usd:
-        items.append(f"{cost_text(run.cost_saved_usd)} saved by replay")
+        items += [_tokens(card), _cost(card), _replayed(card)]
     items += [seconds_text(card.duration_s), card.model]
     return [item for item in items if item]
 
@@ -84,7 +82,7 @@ def _state(card: Card) -> str:
 
 def call_line(card: Card, call: ToolCallRecord) -> str:
     """`order_status(order_id="4821") -> shipped, 0.2 s`"""
-    return f"{asked_line(call)} {'running' if card.is_running(call) else told_line(call)}"
+    return f"{asked_line(call)} {'running' if card.is_running(call) else told_line(call, timed=not card.replayed)}"
 
 
 def asked_line(call: ToolCallRecord) -> str:
@@ -92,14 +90,15 @@ def asked_line(call: ToolCallRecord) -> str:
     return one_line(call_text(call.tool_name, call.arguments_text), 120)
 
 
-def told_line(call: ToolCallRecord) -> str:
-    """`-> shipped, 0.2 s`, or `-> TimeoutError: …, 5.0 s`"""
+def told_line(call: ToolCallRecord, *, timed: bool = True) -> str:
+    """`-> shipped, 0.2 s`, or `-> TimeoutError: …, 5.0 s`; not `timed`, without the seconds."""
     told = one_line(call.result_text or "", 80)
     if call.status != "ok":
         word = call_word(call)
         told = f"{word}: {told}" if told else word
     cost = cost_text(call.cost_usd) if call.cost_usd is not None else ""
-    return ", ".join(part for part in (f"-> {told}", seconds_text(call.duration_s), cost) if part)
+    seconds = seconds_text(call.duration_s) if timed else ""
+    return ", ".join(part for part in (f"-> {told}", seconds, cost) if part)
 
 
 def call_word(call: ToolCallRecord) -> str:
@@ -139,10 +138,24 @@ def _cost(card: Card) -> str:
     turns = [turn for turn in card.turns if maybe_charged(turn)]
     costs = [card.run.cost_usd if card.run else None, *(call.cost_usd for call in card.calls.values())]
     known = [cost for cost in costs if cost is not None]
+    if card.replayed and not sum(known):
+        return ""
     if not known:
         return "cost unknown" if turns else ""
     at_least = "at least " if any(turn.cost_usd is None for turn in turns) else ""
     return at_least + cost_text(sum(known))
+
+
+def _replayed(card: Card) -> str:
+    """`replayed, saved $0.0123`, or `1 of 3 replayed, saved …`; empty where every answer was paid for."""
+    turns = [turn for turn in card.turns if turn.replayed_from]
+    if not turns:
+        return ""
+    words = "replayed" if card.replayed else f"{len(turns)} of {len(card.turns)} replayed"
+    saved = [turn.cost_saved_usd for turn in turns if turn.cost_saved_usd is not None]
+    if not sum(saved):
+        return words
+    return f"{words}, saved {'at least ' if len(saved) < len(turns) else ''}{cost_text(sum(saved))}"
 
 
 def _shortened(text: str) -> str:

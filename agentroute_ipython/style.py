@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["STYLE"]
+__all__ = ["SHEET_STYLE", "STYLE"]
 
 _SOURCE = """
 & {
@@ -63,9 +63,20 @@ _SOURCE = """
 """
 
 
+_SHEET_SOURCE = """
+&.agr-sheet { max-width: none; }
+&.agr-sheet .agr-steps :is(th, td):first-child { width: auto; white-space: nowrap; }
+&.agr-sheet .agr-steps .agr-wide { width: 99%; white-space: normal; }
+&.agr-sheet tfoot td { border-top: 1px solid var(--agr-line); }
+&.agr-sheet p { margin: 0; padding: 0 18px 8px; color: var(--agr-dim); }
+&.agr-sheet .agr-id { user-select: all; white-space: nowrap; }
+"""
+
+
 def _short(source: str) -> str:
     css = re.sub(r"\s*\n\s*", " ", source).replace("&", ".agr.agr")
     return re.sub(r" ?([{};>]) ?|(?<=[:,]) ", lambda match: match[1] or "", css).replace(";}", "}").strip()
 
 
 STYLE = _short(_SOURCE)
+SHEET_STYLE = STYLE + _short(_SHEET_SOURCE)

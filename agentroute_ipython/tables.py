@@ -18,7 +18,7 @@ __all__ = ["Table", "agents_table", "model_text", "settings_table"]
 
 _SETTINGS = (
     "description", "instructions", "tools", "output", "max_turns", "max_cost", "retries", "temperature", "max_tokens",
-    "timeout", "memory", "history",
+    "timeout", "memory", "history", "tags", "record",
 )  # fmt: skip
 
 
@@ -28,12 +28,17 @@ class Table:
 
     rows: Sequence[Sequence[str]]
     heads: Sequence[str] = ()
+    figures: Sequence[int] = ()
+    """Columns, from 0, that stand to the right in the plain form; their cells have one line."""
 
     def __repr__(self) -> str:
         lines = [list(row) for row in ([self.heads, *self.rows] if self.heads else self.rows)]
         widths = [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(*lines, strict=True)]
         indent = "\n" + " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
         padded = [[*(cell.ljust(width) for cell, width in zip(line, widths[:-1], strict=False)), line[-1]] for line in lines]
+        for line in padded:
+            for place in self.figures:
+                line[place] = line[place].strip().rjust(widths[place])
         return "\n".join("  ".join(line).replace("\n", indent).rstrip() for line in padded)
 
     def _repr_html_(self) -> str:
@@ -68,7 +73,7 @@ def settings_table(agent: Agent[Any], where: str) -> Table:
         rows.append(("base_url", without_password(agent.base_url)))
     for setting in _SETTINGS:
         value = agent.tools_map if setting == "tools" else getattr(agent, setting)
-        if value is not None and value != {}:
+        if value is not None and value != {} and (setting != "record" or not value):
             rows.append((setting, _setting_text(value)))
     return Table(rows)
 
@@ -84,8 +89,10 @@ def model_text(agent: Agent[Any]) -> str:
 def _setting_text(value: Any) -> str:
     if isinstance(value, str):
         return visible(value)
-    if isinstance(value, dict):
-        return ", ".join(value)
+    if isinstance(value, dict):  # tools by name, or tags
+        return ", ".join(f"{name}={visible(text)}" if isinstance(text, str) else name for name, text in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, int | float):

@@ -28,7 +28,7 @@ def execute(notebook: Path, to: Path) -> tuple[Path, Path, float]:
         print(f"  [{cells.index(cell_index) + 1}/{len(cells)}] {time.monotonic() - began:5.1f} s  {first[:90]}", flush=True)
 
     client = NotebookClient(
-        document, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}, on_cell_execute=progress,
+        document, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}, on_cell_execute=progress,
         extra_arguments=["--log-level=ERROR"],
     )  # fmt: skip
     executed, page = to / notebook.name, to / f"{notebook.stem}.html"

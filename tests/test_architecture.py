@@ -11,14 +11,14 @@ import agentroute
 
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
-    ["errors", "message", "content", "figures", "records", "result_text", "events", "result"],
-    ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite",
+    ["errors", "message", "content", "figures", "visible", "records", "result_text", "events", "result"],
+    ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite", "_network_files", "_connection_pool", "_migrations", "keeping", "selection", "tables", "request_key",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
     ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
      "models.local", "models.openrouter", "models.any_tools", "models.retry", "models.routing", "models.fallback", "models", "store"],
-    ["metering", "run_spec", "tally", "transcript", "loop", "recorder"],
-    ["frames", "settings", "stream", "agent", "summarize", "testing",
-     "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli.commands", "cli",
+    ["metering", "replays", "replay_layer", "run_spec", "tally", "transcript", "loop", "recorder"],
+    ["_arrays", "column_cache", "otel", "frames", "exports", "ledger", "costs", "repricing", "drawings", "plots", "cost_report", "upkeep", "settings", "stream", "agent", "summarize", "testing",
+     "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli.choosing", "cli.cost_view", "cli.rows", "cli.runs", "cli.commands", "cli",
      "__main__", "__init__"],
 ]  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

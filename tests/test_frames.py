@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,15 +16,19 @@ from hypothesis import strategies as st
 import agentroute
 from agentroute import Agent, RunStore
 from agentroute.errors import ErrorConfig, ErrorMissingPackage, ErrorStore
-from agentroute.frames import frame, messages, runs, tool_calls, turns
-from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from agentroute.frames import frame, messages, runs, scores, tool_calls, turns
+from agentroute.records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
 from agentroute.store import set_default_store
 from agentroute.testing import ModelScripted
 from tests.test_store import START, call_of, message_of, run_of, save, turn_of, whole
 
 TEXT = "str" if pd.__version__ >= "3" else "object"
 TIME = "datetime64[us, UTC]"
-FRAMES = [(runs, RunRecord), (turns, TurnRecord), (tool_calls, ToolCallRecord), (messages, MessageRecord)]
+FRAMES = [(runs, RunRecord), (turns, TurnRecord), (tool_calls, ToolCallRecord), (messages, MessageRecord), (scores, ScoreRecord)]
+
+
+def score_of(run_id="r1", name="helpful", value=1.0, **changes):
+    return replace(ScoreRecord(run_id=run_id, name=name, value=value, scored_at=START), **changes)
 
 
 @pytest.fixture
@@ -37,6 +42,13 @@ def dtypes(table):
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(store):
+    """A run with rows in all tables, tagged nowhere."""
+    save(store, whole())
+    return store
 
 
 @pytest.mark.parametrize(("read", "kind"), FRAMES)
@@ -216,6 +228,212 @@ def test_pandas_is_loaded_with_the_first_frame_only():
         "import sys, agentroute, agentroute.frames; agentroute.runs; assert not {'pandas', 'numpy', 'sqlite3'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- which columns ------------------------------------------------------------------------------------------------
+
+
+def named(table):
+    return list(table.columns)
+
+
+def test_a_group_is_its_columns_after_the_key(full):
+    assert named(turns(full, columns="usage")) == [
+        "run_id", "turn_index", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens",
+    ]  # fmt: skip
+    assert named(runs(full, columns="timing")) == ["run_id", "duration_s"]
+
+
+@pytest.mark.parametrize(("read", "kind"), FRAMES)
+def test_every_group_can_be_asked_for(full, read, kind):
+    keys = [column.name for column in columns(kind) if column.metadata["key"]]
+    groups = {column.metadata["group"] for column in columns(kind)}
+    for group in groups:
+        of_group = [column.name for column in columns(kind) if column.metadata["group"] == group]
+        assert named(read(full, columns=group)) == list(dict.fromkeys([*keys, *of_group]))
+
+
+def test_columns_come_in_the_order_asked_each_once(full):
+    table = turns(full, columns=["duration_s", "cost_usd", "run_id", "cost", "duration_s"])
+    assert named(table) == ["run_id", "turn_index", "duration_s", "cost_usd", "cost_source", "cost_saved_usd", "replayed_from"]
+    pd.testing.assert_frame_equal(table, turns(full)[named(table)])
+
+
+def test_no_columns_are_the_key(full):
+    assert named(tool_calls(full, columns=[])) == ["run_id", "turn_index", "call_index"]
+    assert len(tool_calls(full, columns=[])) == 1
+
+
+def test_an_index_of_columns_will_do(full):
+    assert named(turns(full, columns=pd.Index(["cost_usd"]))) == ["run_id", "turn_index", "cost_usd"]
+
+
+@pytest.mark.parametrize(
+    ("read", "asked", "message"),
+    [
+        (turns, "cots", "turns has no column or group of columns 'cots'; did you mean 'cost'\\? groups: core, where, usage, cost, timing, error; columns: run_id, "),
+        (runs, ["cost", "duration"], "runs has no column or group of columns 'duration'; did you mean 'duration_s'\\?"),
+        (runs, "zzz", "runs has no column or group of columns 'zzz'; groups: core, .*, tag_\\*, score_\\*; columns"),
+        (turns, "tag_tenant", "turns has no column or group of columns 'tag_tenant'"),
+        (runs, 5, "columns must be names of columns or groups, got int: 5"),
+        (runs, [None], "columns must be names of columns or groups, got NoneType: None"),
+    ],
+)
+def test_a_column_that_is_none_is_refused_with_the_nearest_name(tmp_path, read, asked, message):
+    with pytest.raises(ErrorConfig, match=message):
+        read(tmp_path / "none.db", columns=asked)
+
+
+def test_the_filters_choose_runs_in_every_frame(full):
+    full.save_score(score_of())
+    other = whole("r2")
+    other.run.agent_name = "other"
+    save(full, other)
+    full.save_score(score_of("r2"))
+    for read, _ in FRAMES:
+        assert set(read(full, agent="other").run_id) == {"r2"}
+        assert set(read(full).run_id) == {"r1", "r2"}
+        assert set(read(full, limit=1).run_id) == {"r2"}
+        assert read(full, since="1s", until=None).empty
+
+
+# ---- tags and scores ------------------------------------------------------------------------------------------------
+
+
+def test_every_tag_is_a_column(store):
+    store.save(run_of("a", tags='{"tenant": "x", "plan": "pro"}'))
+    store.save(run_of("b", tags='{"tenant": "y"}'))
+    store.save(run_of("c"))
+    table = runs(store)
+    assert named(table)[-2:] == ["tag_plan", "tag_tenant"]
+    assert [value(cell) for cell in table.tag_tenant] == ["x", "y", None]
+    assert [value(cell) for cell in table.tag_plan] == ["pro", None, None]
+    assert str(table.tag_plan.dtype) == TEXT
+
+
+def test_a_score_is_a_column_of_its_value(store):
+    store.save(run_of("a"))
+    store.save(run_of("b"))
+    store.save_score(score_of("b", value=0.25))
+    table = runs(store)
+    assert named(table)[-1] == "score_helpful"
+    assert table.score_helpful.isna().tolist() == [True, False]
+    assert table.score_helpful[1] == 0.25
+    assert str(table.score_helpful.dtype) == "float64"
+
+
+def test_of_several_scorers_the_newest_score_is_shown(store):
+    store.save(run_of())
+    store.save_score(score_of(scorer="judge", value=0.0, scored_at=START + timedelta(seconds=1)))
+    store.save_score(score_of(scorer="me", value=1.0))
+    assert runs(store).score_helpful.tolist() == [0.0]
+    assert scores(store).value.tolist() == [0.0, 1.0]
+
+
+def test_a_score_that_has_no_value_anywhere_is_its_label(store):
+    store.save(run_of("a"))
+    store.save(run_of("b"))
+    store.save_score(score_of("a", name="tone", value=None, label="friendly"))
+    store.save_score(score_of("a", name="mixed", value=None, label="word"))
+    store.save_score(score_of("b", name="mixed", value=2.0))
+    table = runs(store)
+    assert [value(cell) for cell in table.score_tone] == ["friendly", None]
+    assert [value(cell) for cell in table.score_mixed] == [None, 2.0]
+
+
+def test_tags_and_scores_can_be_asked_for(store):
+    store.save(run_of(tags='{"tenant": "x", "plan": "pro"}'))
+    store.save_score(score_of())
+    assert named(runs(store, columns=["tag_*", "cost_usd"])) == ["run_id", "tag_plan", "tag_tenant", "cost_usd"]
+    assert named(runs(store, columns=["score_*"])) == ["run_id", "score_helpful"]
+    assert named(runs(store, columns=["tag_tenant", "tag_*"])) == ["run_id", "tag_tenant", "tag_plan"]
+    assert named(runs(store, columns="cost_usd")) == ["run_id", "cost_usd"]
+    assert named(runs(store, columns=["tags"])) == ["run_id", "tags"]
+
+
+def test_a_tag_or_score_that_no_run_has_is_a_column_of_nothing(store):
+    store.save(run_of())
+    table = runs(store, columns=["tag_tenant", "score_helpful"])
+    assert dtypes(table) == {"run_id": TEXT, "tag_tenant": TEXT, "score_helpful": "float64"}
+    assert table.isna().all().tolist() == [False, True, True]
+    assert dtypes(runs(store.path.with_name("none.db"), columns=["tag_tenant", "score_helpful"])) == dtypes(table)
+
+
+# ---- time zones and dtypes -------------------------------------------------------------------------------------------
+
+
+def test_times_can_be_shown_in_another_zone(full):
+    table = turns(full, tz="America/New_York")
+    assert str(table.started_at.dtype) == "datetime64[us, America/New_York]"
+    assert table.started_at[0] == pd.Timestamp(START)
+    assert table.started_at[0].hour == 7
+    assert str(turns(full.path.with_name("none.db"), tz="America/New_York").started_at.dtype) == "datetime64[us, America/New_York]"
+
+
+@pytest.mark.parametrize(
+    ("tz", "message"),
+    [
+        ("Europe/Zürich", "such as 'Europe/Zurich' or 'UTC'; got 'Europe/Zürich'; did you mean 'Europe/Zurich'\\?"),
+        ("nowhere at all", "such as 'Europe/Zurich' or 'UTC'; got 'nowhere at all'$"),
+        ("", "got ''$"), ("/etc/passwd", "got '/etc/passwd'$"), (None, "got None$"), (1, "got 1$"),
+    ],
+)  # fmt: skip
+def test_a_zone_that_is_none_is_refused(full, tz, message):
+    with pytest.raises(ErrorConfig, match=message):
+        turns(full, tz=tz)
+
+
+ARROW = {"str": "large_string[pyarrow]", "int": "int64[pyarrow]", "float": "double[pyarrow]", "datetime": "timestamp[us, tz=UTC][pyarrow]"}
+
+
+@pytest.mark.parametrize(("read", "kind"), FRAMES)
+def test_dtypes_can_be_those_of_arrow(full, read, kind):
+    expected = {column.name: ARROW[kind_of(column)[0]] for column in columns(kind)}
+    full.save_score(score_of())
+    for where in ({}, {"run_id": "none"}):
+        table = read(full, dtype_backend="pyarrow", columns=list(expected), **where)
+        assert dtypes(table) == expected
+
+
+def test_tags_scores_and_zones_have_dtypes_of_arrow_too(store):
+    store.save(run_of(tags='{"tenant": "x"}'))
+    store.save_score(score_of())
+    table = runs(store, columns=["started_at", "tag_*", "score_*"], dtype_backend="pyarrow", tz="Asia/Tokyo")
+    assert list(dtypes(table).values())[1:] == ["timestamp[us, tz=Asia/Tokyo][pyarrow]", "large_string[pyarrow]", "double[pyarrow]"]
+
+
+def test_a_backend_that_is_none_is_refused(full):
+    with pytest.raises(ErrorConfig, match=r"dtype_backend must be None \(pandas' own dtypes\) or 'pyarrow', got 'polars'"):
+        runs(full, dtype_backend="polars")
+
+
+def test_without_pyarrow_its_dtypes_say_what_to_install(full, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ErrorMissingPackage, match=r'pip install "agentroute\[data\]"'):
+        runs(full, dtype_backend="pyarrow")
+
+
+SHOWN = """
+import sys
+{before}
+import agentroute.frames as frames
+for read in (frames.runs, frames.turns, frames.tool_calls, frames.messages, frames.scores):
+    for where in ({{}}, {{"run_id": "none"}}, {{"columns": []}}, {{"limit": 1, "tz": "Asia/Tokyo"}}):
+        table = read({path!r}, **where)
+        print(table.dtypes.astype(str).to_dict(), table.index, table.isna().to_numpy().tolist(), table.astype(object).where(table.notna(), None).to_numpy().tolist())
+"""
+
+
+def test_columns_dtypes_and_values_are_the_same_without_pyarrow(full):
+    full.save(run_of("r2", tags='{"tenant": "é"}', cost_usd=1e-17), turns=[turn_of("r2", 1, input_tokens=2**62 + 1), turn_of("r2", 2)])
+    full.save_score(score_of("r2", value=None, label="good"))
+    full.save_score(score_of(name="n"))
+    shown = [
+        subprocess.run([sys.executable, "-c", SHOWN.format(before=before, path=str(full.path))], check=True, capture_output=True, text=True).stdout
+        for before in ("", "sys.modules['pyarrow'] = None")
+    ]
+    assert shown[0] == shown[1]
+    assert "tag_tenant" in shown[0]
 
 
 def test_several_runs_can_be_asked_for_and_a_wrong_id_is_named(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_runs_inside_tools_are_stored_beside_their_parent(store):
         return (await inner.arun("deeper?")).output
 
     outer = agent_of(ToolCall("1", "ask", {}), "done", store=store, tools=[ask]).run("go")
-    parents = {row[-1] for row in store.select(RunRecord)}
+    parents = {row[0] for row in store.select(RunRecord, columns=["parent_run_id"])}
     assert parents == {None, outer.run_id}
 
 

@@ -1,5 +1,6 @@
 """The SQLite file that run history and memory share."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -127,6 +128,132 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path, database):
     assert texts(database) == ["old"]
 
 
+# ---- copies before an upgrade -----------------------------------------------------------------------------------
+
+
+def older(path, *rows):
+    """A file of the first version, closed."""
+    with closing(Database(path, FIRST)) as database:
+        for row in rows:
+            write(database, row)
+
+
+def upgraded(path):
+    """The rows after an upgrade."""
+    with closing(Database(path, SECOND)) as newer:
+        return texts(newer)
+
+
+def copies(path):
+    return sorted(file.name for file in path.parent.iterdir() if ".bak" in file.name or ".part" in file.name)
+
+
+def rows_of(path):
+    """Read by SQLite alone, of a file that is whole without logs and makes none."""
+    assert path.read_bytes()[18:20] == b"\1\1"
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
+        return [text for (text,) in connection.execute("SELECT text FROM notes ORDER BY rowid")]
+
+
+def test_an_older_file_is_kept_as_it_was_before_it_changes(path):
+    older(path, "one", "two")
+    assert upgraded(path) == ["one", "two"]
+    kept = path.with_name("notes.db.v1.bak")
+    assert copies(path) == ["notes.db.v1.bak"]
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert rows_of(kept) == ["one", "two"]
+    with closing(Database(kept, FIRST)) as database:
+        write(database, "goes on")
+        assert texts(database) == ["one", "two", "goes on"]
+
+
+def test_a_copy_has_what_is_in_the_log_only(path):
+    with closing(Database(path, FIRST)) as database:
+        write(database, "in the log")
+        assert upgraded(path) == ["in the log"]
+    assert rows_of(path.with_name("notes.db.v1.bak")) == ["in the log"]
+
+
+def test_a_new_file_and_one_of_today_are_not_copied(path):
+    with closing(Database(path, SECOND)) as database:
+        write(database)
+    assert upgraded(path) == ["a"]
+    assert copies(path) == []
+
+
+def test_a_copy_that_is_there_is_not_overwritten(path):
+    older(path, "first")
+    upgraded(path)
+    path.unlink()
+    older(path, "second")
+    upgraded(path)
+    assert copies(path) == ["notes.db.v1.2.bak", "notes.db.v1.bak"]
+    assert [rows_of(path.with_name(name)) for name in copies(path)] == [["second"], ["first"]]
+
+
+def test_an_upgrade_that_fails_leaves_no_copy(path):
+    def spoil(connection):
+        connection.execute("DELETE FROM notes")
+        connection.execute("SELECT no_such_function()")
+
+    older(path, "old")
+    with closing(Database(path, Schema("notebook", 77, (make_notes, spoil)))) as broken, pytest.raises(ErrorStore):
+        write(broken)
+    assert copies(path) == []
+    assert upgraded(path) == ["old"]
+
+
+def test_without_room_for_a_copy_nothing_is_upgraded(path):
+    older(path, "x" * 200_000)
+    code = """
+import resource, sys
+from tests.test_sqlite import *
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    upgraded(path := __import__("pathlib").Path(sys.argv[1]))
+except ErrorStore as error:
+    print(error, copies(path))
+"""
+    said = python(code, path)
+    assert "older version and was left as it is" in said
+    assert "make room beside it" in said
+    assert said.endswith("[]\n")
+    with closing(Database(path, FIRST)) as database:
+        assert texts(database) == ["x" * 200_000]
+
+
+def test_processes_that_upgrade_at_once_make_one_upgrade_and_one_copy(path):
+    older(path, *["row"] * 50)
+    code = "import sys; from tests.test_sqlite import *; d = Database(sys.argv[1], SECOND); write(d, 'new'); print(len(texts(d)))"
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert copies(path) == ["notes.db.v1.bak"]
+    assert rows_of(path.with_name("notes.db.v1.bak")) == ["row"] * 50
+    assert upgraded(path) == ["row"] * 50 + ["new"] * 3
+
+
+def test_who_comes_second_to_an_upgrade_finds_it_done(path):
+    class Together(Schema):
+        def is_old(self, connection, name):
+            found = super().is_old(connection, name)
+            both_found.wait()
+            return found
+
+    older(path, "old")
+    both_found, read = threading.Barrier(2), []
+    schema = Together("notebook", 77, SECOND.migrations)
+    with closing(Database(path, schema)) as first, closing(Database(path, schema)) as second:
+        threads = [
+            threading.Thread(target=lambda database=database: read.extend(texts(database))) for database in (first, second)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert read == ["old", "old"]
+    assert copies(path) == ["notes.db.v1.bak"]
+
+
 def test_a_newer_file_is_refused_and_not_changed(path):
     with closing(Database(path, SECOND)) as newer:
         write(newer)
@@ -184,6 +311,140 @@ def test_an_empty_file_is_taken(tmp_path):
     with closing(Database(path, FIRST)) as database:
         write(database)
         assert texts(database) == ["a"]
+
+
+# ---- backup, check, erase ---------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_whole_in_one_file_for_its_owner(path, database, tmp_path):
+    write(database, "kept")
+    with database.write() as connection:
+        connection.execute("INSERT INTO notes (text) VALUES ('not committed')")
+        with closing(Database(path, FIRST)) as other:
+            other.backup(tmp_path / "copy.db")
+    write(database, "later")
+    assert [file.name for file in tmp_path.glob("copy*")] == ["copy.db"]
+    assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
+    assert rows_of(tmp_path / "copy.db") == ["kept"]
+    with closing(Database(tmp_path / "copy.db", FIRST)) as copy:
+        assert (texts(copy), copy.check()) == (["kept"], [])
+
+
+def test_a_database_in_ram_can_be_backed_up(tmp_path):
+    database = Database(":memory:", FIRST)
+    write(database)
+    database.backup(str(tmp_path / "copy.db"))
+    assert rows_of(tmp_path / "copy.db") == ["a"]
+
+
+def test_a_backup_overwrites_nothing(database, tmp_path):
+    write(database)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ErrorStore, match=r"mine\.txt exists already"):
+        database.backup(tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_there_is_no_backup_of_a_file_that_does_not_exist(path, database, tmp_path):
+    with pytest.raises(ErrorStore, match="does not exist yet"):
+        database.backup(tmp_path / "copy.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/copy.db", "/no/such/copy.db", "/dev/null/copy.db"])
+def test_a_place_that_cannot_hold_the_backup_is_named(database, place):
+    write(database)
+    with pytest.raises(ErrorStore, match=f"cannot be copied to {place}"):
+        database.backup(place)
+
+
+def test_a_backup_that_does_not_fit_leaves_nothing(path):
+    code = """
+import resource, sys
+from tests.test_sqlite import *
+database = Database(sys.argv[1], FIRST)
+write(database, "x" * 200_000)
+database.close()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    database.backup(sys.argv[1] + ".copy")
+except ErrorStore as error:
+    print("cannot be copied to" in str(error), "make room" in str(error))
+"""
+    assert python(code, path) == "True True\n"
+    assert list(path.parent.glob("*.copy*")) == []
+
+
+def test_a_sound_file_has_no_findings(database):
+    write(database)
+    assert database.check() == []
+
+
+def test_a_file_that_does_not_exist_has_no_findings_and_is_not_made(path, database):
+    assert database.check() == []
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("start", [2_000, 8_192], ids=["first page", "later page"])
+def test_damage_is_found(path, start):
+    older(path, *["a" * 100] * 400)
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + b"\xff" * (len(content) - start))
+    with closing(Database(path, FIRST)) as database:
+        assert database.check() != []
+
+
+def traces(path, text):
+    """How often a text is in the file and its log."""
+    files = [path, path.with_name(f"{path.name}-wal")]
+    return sum(file.read_bytes().count(text.encode()) for file in files if file.exists())
+
+
+@pytest.mark.parametrize("repeats", [1, 2_000], ids=["short", "long"])
+def test_what_is_erased_leaves_no_trace(path, database, repeats):
+    """Neither of the last state of a row nor of earlier ones, nor of what moved when pages were split."""
+    for number in range(300):
+        write(database, f"public{number}" * 20)
+    write(database, "secret-one " * repeats)
+    with database.write() as connection:
+        connection.execute("UPDATE notes SET text = ? WHERE text LIKE 'secret%'", ("secret-two " * repeats,))
+    write(database, "after")
+    assert traces(path, "secret-") > 0
+    with database.write(erase=True) as connection:
+        connection.execute("DELETE FROM notes WHERE text LIKE 'secret%'")
+    assert traces(path, "secret-") == 0
+    assert len(texts(database)) == 301
+
+
+def test_compacting_gives_room_back_and_leaves_no_trace(path, database, monkeypatch):
+    """Also of what was deleted before `secure_delete` was on: other programs, and other builds of SQLite, leave it off."""
+    monkeypatch.setattr("agentroute._sqlite.ERASE_WAIT_MS", 1)
+    for number in range(300):
+        write(database, f"secret{number}" * 20)
+    database.close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("PRAGMA secure_delete=OFF")
+        other.execute("DELETE FROM notes")
+    before = path.stat().st_size
+    assert traces(path, "secret") > 0
+    with database.read() as reading:
+        reading.execute("SELECT * FROM notes").fetchall()
+        assert not database.compact()
+    assert database.compact()
+    assert traces(path, "secret") == 0
+    assert path.stat().st_size < before / 2
+
+
+def test_what_a_reader_keeps_from_being_erased_is_gone_after_the_next_write(path, database, monkeypatch):
+    monkeypatch.setattr("agentroute._sqlite.ERASE_WAIT_MS", 1)
+    write(database, "secret")
+    with database.read() as reading:
+        assert reading.execute("SELECT text FROM notes").fetchall() == [("secret",)]
+        with database.write(erase=True) as connection:
+            connection.execute("DELETE FROM notes")
+        assert traces(path, "secret") > 0
+    write(database, "next")
+    assert traces(path, "secret") == 0
 
 
 # ---- places that cannot be used ---------------------------------------------------------------------------------
@@ -362,6 +623,50 @@ def test_the_log_is_taken_into_the_file_now_and_then(path, database):
 )  # fmt: skip
 def test_the_guard_is_held_where_sqlite_needs_it(version, needed):
     assert _needs_guard(version) is needed
+
+
+def guard_is_held(path):
+    guard = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(guard)
+    return False
+
+
+def test_commits_and_checkpoints_are_made_under_the_guard(path, database, monkeypatch):
+    monkeypatch.setattr("agentroute._sqlite._needs_guard", lambda version: True)
+    monkeypatch.setattr("agentroute._sqlite.WAL_LIMIT_BYTES", 0)
+    write(database)
+    seen = []
+    for erase in (False, True):
+        with database.write(erase=erase) as connection:
+            connection.set_trace_callback(lambda sql: seen.append((sql, guard_is_held(path))))
+            connection.execute("INSERT INTO notes (text) VALUES ('b')")
+        connection.set_trace_callback(None)
+    done = [sql for sql, _ in seen]
+    assert {"COMMIT", "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"} <= set(done)
+    assert {held for _, held in seen} == {True}
+    assert not guard_is_held(path)
+
+
+def test_an_upgrade_is_made_under_the_guard(path, monkeypatch):
+    monkeypatch.setattr("agentroute._sqlite._needs_guard", lambda version: True)
+    held = []
+    older(path, "old")
+    schema = Schema("notebook", 77, (make_notes, lambda connection: held.append(guard_is_held(path))))
+    with closing(Database(path, schema)) as database:
+        assert texts(database) == ["old"]
+    assert held == [True]
+
+
+def test_a_sqlite_without_the_bug_needs_no_guard(path, monkeypatch):
+    monkeypatch.setattr("agentroute._sqlite._needs_guard", lambda version: False)
+    older(path, "old")
+    assert upgraded(path) == ["old"]
+    assert not path.with_name("notes.db-lock").exists()
 
 
 @pytest.mark.parametrize("needed", [True, False])

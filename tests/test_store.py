@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentroute.errors import ErrorStore
-from agentroute.records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord, column, columns
-from agentroute.store import TABLES, RunStore, _Table, encoded
+from agentroute.records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, column, columns
+from agentroute.selection import Selection
+from agentroute.store import VERSION, RunStore
+from agentroute.tables import INLINE, TABLES, Table, encoded
 
 START = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 KINDS = [RunRecord, TurnRecord, ToolCallRecord, MessageRecord]
@@ -96,14 +98,14 @@ def test_rows_come_by_start_of_the_run_then_by_position(store):
     store.save(run_of("c", started_at=START - timedelta(microseconds=1)))
     assert [row[0] for row in store.select(RunRecord)] == ["c", "b", "a"]
     assert [row[:2] for row in store.select(TurnRecord)] == [("b", 9), ("b", 10), ("a", 1), ("a", 2)]
-    assert [row[:2] for row in store.select(TurnRecord, run_id="a")] == [("a", 1), ("a", 2)]
+    assert [row[:2] for row in store.select(TurnRecord, where=Selection(run_id=("a",)))] == [("a", 1), ("a", 2)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_read_in_order_without_sorting(store, path, kind):
     save(store, whole())
     with closing(sqlite3.connect(path)) as connection:
-        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {TABLES[kind].select_sql(some_runs=False)}").fetchall())
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {TABLES[kind].select_sql('1')}").fetchall())
     assert "INDEX runs_by_start" in plan
     assert "TEMP B-TREE" not in plan
 
@@ -236,7 +238,9 @@ def test_tables_are_strict_and_have_the_columns_of_their_record(store, path, kin
     save(store, whole())
     name = TABLES[kind].name
     with closing(sqlite3.connect(path)) as connection:
-        assert [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] == [field.name for field in fields(kind)]
+        found = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
+        bodies = [f"{field.name}_body" for field in fields(kind) if field.metadata["long"]]
+        assert found == [*(field.name for field in fields(kind)), *bodies, *(["revision"] if kind is RunRecord else [])]
         assert connection.execute("SELECT strict FROM pragma_table_list WHERE name = ?", (name,)).fetchone() == (1,)
 
 
@@ -249,18 +253,16 @@ def test_a_column_added_to_a_record_is_added_to_an_older_file():
     ]
     new = make_dataclass("New", added, bases=(old,), kw_only=True)
     with closing(sqlite3.connect(":memory:")) as connection:
-        _Table(old, "runs").fit(connection)
+        Table(old, "runs").fit(connection)
         connection.execute("INSERT INTO runs VALUES ('r1')")
-        _Table(new, "runs").fit(connection)
+        Table(new, "runs").fit(connection)
         assert connection.execute("SELECT * FROM runs").fetchall() == [("r1", None, 3, "")]
 
 
 def test_a_changed_record_needs_a_migration():
-    """When this fails: add `_fit_tables` once more to `_MIGRATIONS` in store.py, then the new number of columns here."""
-    from agentroute.store import _MIGRATIONS
-
-    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7]}
-    assert columns_in_version[len(_MIGRATIONS)] == [len(columns(kind)) for kind in KINDS]
+    """When this fails: raise VERSION in store.py, then give the new number of columns here."""
+    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7], 3: [26, 19, 12, 7, 7]}
+    assert columns_in_version[VERSION] == [len(columns(kind)) for kind in TABLES]
 
 
 def test_times_are_stored_as_microseconds():
@@ -286,3 +288,101 @@ def test_a_store_is_pickled_with_the_file_it_has_here(path, monkeypatch):
 
 def test_every_path_kind_is_taken(path):
     assert [RunStore(str(path)).path, RunStore(path).path, RunStore("~/x.db").path] == [path, path, Path.home() / "x.db"]
+
+
+# ---- texts, revisions, scores -----------------------------------------------------------------------------------
+
+
+LONG = "Zoë 日本 " * INLINE
+
+
+def test_a_long_text_is_stored_once_and_packed(store, path):
+    for number in range(50):
+        run_id = f"r{number:02}"
+        store.save(run_of(run_id, prompt_text=LONG), messages=[message_of(run_id, 0, content_text=LONG), message_of(run_id, 1, content_text="short")])
+    assert store.record("r49").messages[0].content_text == store.record("r00").run.prompt_text == LONG
+    with closing(sqlite3.connect(path)) as connection:
+        (size, packed), *others = connection.execute("SELECT size, length(data) FROM bodies").fetchall()
+    assert others == []
+    assert size == len(LONG.encode()) and packed < size / 10
+
+
+def test_a_text_that_grew_long_or_short_is_the_newest(store):
+    for text in ("short", LONG, "short again", "", LONG):
+        store.save(run_of(output_text=text))
+        assert store.record("r1").run.output_text == text
+
+
+def test_every_write_to_a_run_raises_its_revision(store):
+    assert store.watermark() == (0, 0)
+    store.save(run_of("a"))
+    store.save(run_of("b"))
+    epoch, revision = store.watermark()
+    store.save(run_of("a", status="ok"))
+    assert [row for rows in store.chunks(RunRecord, columns=["run_id", "status"], after=revision) for row in rows] == [("a", "ok")]
+    with store.transaction() as connection:
+        store.touch(connection, ["b"])
+    assert [rows for rows in store.chunks(TurnRecord, after=revision)] == []
+    assert [row[0] for rows in store.chunks(RunRecord, after=revision) for row in rows] == ["a", "b"]
+    assert store.watermark() == (epoch, revision + 2)
+
+
+def test_a_transaction_is_undone_by_an_error(store):
+    store.save(run_of())
+    with pytest.raises(ZeroDivisionError), store.transaction() as connection:
+        connection.execute("DELETE FROM runs")
+        _ = 1 / 0
+    assert store.record("r1").run == run_of()
+
+
+def test_a_score_is_kept_and_touches_its_run(store):
+    store.save(run_of())
+    _, revision = store.watermark()
+    score = ScoreRecord(run_id="r1", name="helpful", value=1.0, note=LONG, scored_at=START)
+    store.save_score(replace(score, value=0.0))
+    store.save_score(score)
+    assert [TABLES[ScoreRecord].decode(row) for row in store.select(ScoreRecord)] == [score]
+    assert [len(rows) for rows in store.chunks(RunRecord, after=revision)] == [1]
+
+
+def test_a_score_of_a_run_that_does_not_exist_is_refused(store):
+    store.save(run_of())
+    for run_id in ("r2", ""):
+        with pytest.raises(ErrorStore, match=f"no run {run_id!r}"):
+            store.save_score(ScoreRecord(run_id=run_id, name="helpful", value=1.0, scored_at=START))
+
+
+def test_what_is_kept_takes_little_room(tmp_path):
+    """At most 6 KB for an ordinary run and 150 KB for one of a hundred turns, which as plain JSON are 17.5 KB and 8.5 MB."""
+    sizes = {}
+    for turns, runs in ((3, 200), (100, 10)):
+        with closing(RunStore(tmp_path / f"{turns}.db")) as store:
+            for number in range(runs):
+                save(store, conversation(f"run-{number:04}", turns, seed=number))
+            store.snapshot(tmp_path / f"{turns}-packed.db")
+        sizes[turns] = (tmp_path / f"{turns}-packed.db").stat().st_size / runs
+    assert sizes[3] <= 6_000
+    assert sizes[100] <= 150_000
+
+
+def conversation(run_id, turns, seed):
+    """A run whose requests, each with all messages before it, are 14.6 KB of JSON at three turns, and 8.5 MB at a hundred."""
+    words = WORDS[seed % 7 :]
+
+    def text(start, length):
+        return " ".join(words[(start * 37 + number * (start % 11 + 1)) % len(words)] for number in range(length))
+
+    record = Record(run_of(run_id, n_turns=turns, prompt_text=text(seed, 60), output_text=text(seed + 1, 80), status="ok"))
+    record.messages = [message_of(run_id, 0, role="system", content_text=text(0, 250)), message_of(run_id, 1, content_text=text(seed, 60))]
+    for turn in range(1, turns + 1):
+        asked = '{"query": "%s", "limit": %d}' % (text(seed + turn, 8), turn)
+        told = text(seed * 100 + turn, 120)
+        record.turns.append(turn_of(run_id, turn, input_tokens=900 + turn, output_tokens=60, cost_usd=0.0012, response_id=f"gen-{seed}-{turn}", duration_s=1.2))
+        record.tool_calls.append(call_of(run_id, turn, arguments_text=asked, result_text=told, tool_call_id=f"call_{seed:04x}{turn:04x}"))
+        calls = '[{"id": "call_%04x%04x", "type": "function", "function": {"name": "search", "arguments": %r}}]' % (seed, turn, asked)
+        record.messages.append(message_of(run_id, len(record.messages), role="assistant", content_text=text(seed + turn, 20), tool_calls_text=calls))
+        record.messages.append(message_of(run_id, len(record.messages), role="tool", content_text=told, tool_name="search", tool_call_id=f"call_{seed:04x}{turn:04x}"))
+    return record
+
+
+WORDS = [f"{a}{b}{c}" for a in ("re", "con", "de", "pro", "in", "ex") for b in ("tri", "spec", "duc", "form", "port", "ject", "ver", "mit") for c in ("ing", "tion", "er", "s", "ed", "al")]

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "run:run",
     "list": "listing:list_agents",
     "logs": "logs:logs",
+    "runs": "runs:runs",
     "login": "login:login",
     "doctor": "doctor:doctor",
     "local": "local:local",

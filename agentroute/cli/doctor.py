@@ -159,7 +159,7 @@ def _look_at_history(report: Report) -> None:
         try:
             if store.path.exists():
                 report.history_bytes = store.path.stat().st_size
-                report.history_runs = sum(1 for _ in store.select(RunRecord))
+                report.history_runs = sum(1 for _ in store.select(RunRecord, columns=["run_id"]))
         except (ErrorAgent, OSError) as error:
             report.history_problem = one_line(str(error), 300)
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+REPLAY_MODES = ("on", "off", "only", "fresh")
 AGENT_NAME = "cli"
 """What the run history calls the agent of these runs."""
 
@@ -64,6 +65,14 @@ def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str)
 @click.option(
     "--record/--no-record", default=True, show_default=True, help="Keep the run in the history that `agentroute logs` shows."
 )
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag for the history. May be given again.")
+@click.option(
+    "--replay",
+    "replay_mode",
+    type=click.Choice(REPLAY_MODES),
+    help="on: serve an answer that was paid for before; only: and send nothing; fresh: ask, and keep the new answer. Else $AGENTROUTE_REPLAY, else off.",
+)
+@click.option("--fresh", is_flag=True, help="The same as --replay fresh.")
 @click.option("-q", "--quiet", is_flag=True, help="No usage line on stderr.")
 def run(
     model: str,
@@ -72,6 +81,9 @@ def run(
     images: tuple[str, ...],
     as_json: bool,
     record: bool,
+    tags: tuple[str, ...],
+    replay_mode: str | None,
+    fresh: bool,
     quiet: bool,
     base_url: str | None,
     api_key_env: str | None,
@@ -88,6 +100,7 @@ def run(
     Examples:
       agentroute run anthropic/claude-sonnet-4 "Name three uses of a brick"
       agentroute run local/smollm2 "What is the capital of France?" -q
+      agentroute run gpt-4o-mini "Summarize the week" --tag team=a --replay on
       git diff | agentroute run openai/gpt-4o-mini -i "Write a commit message for this diff"
       agentroute run google/gemini-2.5-flash "What is this?" --image cat.png
       agentroute run qwen3 "Hello" --base-url http://localhost:8000/v1 --json | jq .usage
@@ -95,6 +108,8 @@ def run(
     from ..agent import Agent
     from ..store import RunStore
 
+    mode = _replay_mode(replay_mode, fresh=fresh, record=record)
+    given_tags = _tags(tags)
     text = _prompt(prompt)
     agent = Agent(
         AGENT_NAME,
@@ -103,10 +118,42 @@ def run(
         api_key=_key(api_key_env),
         instructions=None if instructions is None else argument_text(instructions),
         store=RunStore() if record else None,
+        record=record,
+        tags=given_tags,
         **settings,
     )
-    with _warnings_as_lines():
+    with _warnings_as_lines(), _replaying(mode):
         _show(agent, _content(text, images), as_json=as_json, quiet=quiet)
+
+
+def _replay_mode(given: str | None, *, fresh: bool, record: bool) -> str | None:
+    """What --replay and --fresh say; None when they say nothing.
+
+    Raises:
+        click.UsageError: they contradict each other, or --no-record.
+    """
+    if fresh and given not in (None, "fresh"):
+        raise click.UsageError(f"--fresh asks the model, and --replay {given} says otherwise; give one of them")
+    mode = "fresh" if fresh else given
+    if mode not in (None, "off") and not record:
+        raise click.UsageError(f"--no-record keeps nothing, so there is nothing to replay; leave it out, or --replay {mode}")
+    return mode
+
+
+def _replaying(mode: str | None) -> AbstractContextManager[None]:
+    from ..replays import replay
+
+    return nullcontext() if mode is None else replay(mode)
+
+
+def _tags(given: tuple[str, ...]) -> dict[str, str]:
+    tags = {}
+    for text in map(argument_text, given):
+        name, equals, value = text.partition("=")
+        if not name.strip() or not equals:
+            raise click.UsageError(f"--tag takes NAME=VALUE, such as tenant=a; got {text}")
+        tags[name.strip()] = value.strip()
+    return tags
 
 
 def _prompt(given: str | None) -> str:

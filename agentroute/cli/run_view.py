@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ..figures import cost_text, plural, seconds_text
 from ..records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .terminal import date_words, harmless, one_line, token_words
@@ -32,6 +34,8 @@ def _figures(run: RunRecord, turns: list[TurnRecord]) -> str:
     cost = cost_text(run.cost_usd)
     if run.cost_usd is not None and run.unknown_cost_calls:
         cost += f" and {plural(run.unknown_cost_calls, 'call')} of unknown cost"
+    if run.n_replayed:
+        cost += f", {run.n_replayed} of {plural(run.n_turns, 'turn')} replayed, saved {cost_text(run.cost_saved_usd)}"
     lines = {
         "run": run.run_id,
         "agent": run.agent_name,
@@ -40,10 +44,16 @@ def _figures(run: RunRecord, turns: list[TurnRecord]) -> str:
         "status": run.status if run.duration_s is not None else "running, or killed before its end",
         "took": seconds_text(run.duration_s),
         "usage": f"{token_words(run.input_tokens, run.output_tokens)}, {cost}, {plural(run.n_turns, 'turn')}, {plural(run.n_tool_calls, 'tool call')}",
+        "tags": _tags(run.tags),
+        "notebook": " ".join(filter(None, (run.notebook, run.cell_id and f"(cell {run.cell_id})"))),
         "session": run.session_id,
         "part of": run.parent_run_id,
     }
     return "\n".join(f"{label:<8} {one_line(text, 300)}" for label, text in lines.items() if text)
+
+
+def _tags(tags: str | None) -> str:
+    return ", ".join(f"{name}={value}" for name, value in json.loads(tags).items()) if tags else ""
 
 
 def _turn(turn: TurnRecord, text: str, calls: list[ToolCallRecord]) -> str:
@@ -51,6 +61,7 @@ def _turn(turn: TurnRecord, text: str, calls: list[ToolCallRecord]) -> str:
         turn.error_type or turn.finish_reason or "unfinished",
         token_words(turn.input_tokens, turn.output_tokens),
         cost_text(turn.cost_usd),
+        f"replayed from {turn.replayed_from}, saved {cost_text(turn.cost_saved_usd)}" if turn.replayed_from else "",
         seconds_text(turn.duration_s),
     ]
     lines = [f"Turn {turn.turn_index}  {', '.join(fact for fact in facts if fact)}"]

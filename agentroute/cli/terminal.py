@@ -130,7 +130,16 @@ def usage_words(usage: Usage, duration_s: float | None) -> str:
     cost = cost_text(usage.cost_usd)
     if usage.cost_usd is not None and usage.unknown_cost_calls:
         cost += f" and {plural(usage.unknown_cost_calls, 'call')} of unknown cost"
-    return ", ".join(part for part in (tokens, cost, seconds_text(duration_s), plural(usage.model_calls, "call")) if part)
+    parts = (tokens, cost, _replayed_words(usage), seconds_text(duration_s), plural(usage.model_calls, "call"))
+    return ", ".join(part for part in parts if part)
+
+
+def _replayed_words(usage: Usage) -> str:
+    """`replayed, saved $0.0123`, or `1 of 3 replayed, saved …`; empty where every answer was asked for."""
+    if not usage.replayed_calls:
+        return ""
+    which = "replayed" if usage.replayed_calls == usage.model_calls else f"{usage.replayed_calls} of {usage.model_calls} replayed"
+    return f"{which}, saved {cost_text(usage.cost_saved_usd)}" if usage.cost_saved_usd else which
 
 
 def date_words(moment: datetime) -> str:

@@ -11,8 +11,9 @@ and every layer (`agentroute.testing.check_model`):
 4. One object serves many requests at once, from any event loop.
 5. What the provider wants echoed (reasoning, signatures) comes back unchanged with the next request.
 
-A model may have two more attributes: `model_id`, the id that goes into its requests, and `context_tokens`, the size of its
-context, which history policies make use of.
+A model may have three more attributes: `model_id`, the id that goes into its requests, `context_tokens`, the size of its
+context, which history policies make use of, and `replay_identity`, JSON that says which model it is; without one its answers
+are not kept for replay.
 
 A layer that asks again puts what the failed attempt has used, or may have used, into `request.failed_attempts`, where the
 loop counts it however the call ends.

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -104,6 +104,7 @@ class ModelCloud:
         self.timeout = timeout
         self.idle_timeout = idle_timeout
         self.headers = Headers({**login, **headers})
+        self._header_keys = _keys_in(self.headers)  # held, so that they are known for keys wherever they turn up
         self.kind = quirks_of(self.base_url).kind if kind is None else quirks_of_kind(kind).kind
         self.free = quirks_of_kind(self.kind).free if free is None else free
         self._context_tokens = context_tokens
@@ -117,6 +118,11 @@ class ModelCloud:
     def context_tokens(self) -> int | None:
         """The size of the model's context; None is unknown."""
         return self._context_tokens
+
+    @property
+    def replay_identity(self) -> Any:
+        """What is asked, for replay: answers are kept by this and the request (see `request_key.py`). JSON."""
+        return [self.kind, self.base_url]
 
     @property
     def quirks(self) -> Quirks:
@@ -246,6 +252,16 @@ class ModelCloud:
             if isinstance(value, str):
                 error.__dict__[name] = without_keys(value, keys)
         return error.with_traceback(None)
+
+
+def _keys_in(headers: Headers) -> list[Secret]:
+    """The keys in headers that carry one."""
+    values = [value for name, value in headers.items() if _KEY_HEADER.search(name)]
+    found = []
+    for text in {word for value in values for word in (*value.split(), _secret_of(value))}:
+        with suppress(ErrorConfig):  # a password may hold what no key does
+            found.append(Secret(text))
+    return found
 
 
 def _secret_of(header: str) -> str:

@@ -64,6 +64,12 @@ class ModelFallback(Layer):
         return ", ".join(map(_name, self.models))
 
     @property
+    def replay_identity(self) -> Any:
+        """Those of its models; None when one has none."""
+        inner = [model if isinstance(model, str) else getattr(model, "replay_identity", None) for model in self.models]
+        return None if None in inner else ["fallback", *inner, self._base_url and without_password(self._base_url)]
+
+    @property
     def context_tokens(self) -> int | None:
         """The smallest context of the models that tell theirs; None when none does."""
         known = [getattr(self._made.get(position, model), "context_tokens", None) for position, model in enumerate(self.models)]

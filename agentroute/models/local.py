@@ -102,6 +102,10 @@ class ModelLocal(ModelCloud):
         return f"{type(self).__name__}({str(self.path) if self.weights is None else self.weights.name!r})"
 
     @property
+    def replay_identity(self) -> Any:
+        return ["local", self.model_id if self.weights is not None else str(self.path), self._options.n_ctx, self.settings]
+
+    @property
     def context_tokens(self) -> int | None:
         """Tokens of context a request has, whatever else is asked at the time; None while the weights are not there."""
         return self._options.n_ctx or _context_of(self.path)

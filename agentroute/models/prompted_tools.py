@@ -71,6 +71,11 @@ class ModelPromptedTools:
     is_layer = True
 
     @property
+    def replay_identity(self) -> Any:
+        inner = getattr(self.inner, "replay_identity", None)
+        return inner and ["prompted", inner, self.temperature, self.max_tokens, self.text_limit, self.extra]
+
+    @property
     def context_tokens(self) -> int | None:
         return getattr(self.inner, "context_tokens", None)
 

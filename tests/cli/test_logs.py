@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import agentroute
 from agentroute import Agent, RunStore, ToolCall
-from agentroute.cli.logs import changes
+from agentroute.cli.logs import _when_changed, changes
 from agentroute.records import RunRecord
 from agentroute.testing import ModelScripted
 from tests.cli.conftest import COMMAND, environment, run
@@ -203,6 +204,58 @@ def test_a_run_is_told_when_it_begins_gets_on_and_ends():
     ended = a_run(2)
     readings = [[a_run(1)], [a_run(1), begun], [a_run(1), begun], [a_run(1), turned], [a_run(1), ended], [a_run(1), ended]]
     assert list(changes([a_run(1)], readings)) == [begun, turned, ended]
+
+
+ALL = {"status": None}
+
+
+def followed(store, given=ALL):
+    """What is read each time the file has changed: runs that go on, by number."""
+    readings = _when_changed(store, given, store.watermark())
+    return lambda: [int(run.run_id[4:]) for run in next(readings)]
+
+
+def going(number, **changed):
+    return a_run(number, status="interrupted", duration_s=None, **changed)
+
+
+def test_following_reads_only_what_was_written_since(store, monkeypatch):
+    monkeypatch.setattr("agentroute.cli.logs.POLL_S", 0)
+    filled(store, *(going(number) for number in range(1, 30)))
+    read = followed(store)
+    filled(store, going(30))
+    assert read() == [30]
+    filled(store, going(2, n_turns=2), going(31))
+    assert read() == [2, 31]
+
+
+def test_following_keeps_to_the_runs_that_are_meant(store, monkeypatch):
+    monkeypatch.setattr("agentroute.cli.logs.POLL_S", 0)
+    filled(store, going(1))
+    read = followed(store, {"status": "running", "agent": ("support",)})
+    filled(store, going(2), going(3, agent_name="other"), a_run(4, status="interrupted", started_at=datetime.now(UTC)))
+    assert read() == [2]
+
+
+def test_a_run_that_had_ended_and_is_judged_or_priced_is_no_news(store, monkeypatch):
+    monkeypatch.setattr("agentroute.cli.logs.POLL_S", 0)
+    filled(store, a_run(1), going(2))
+    read = followed(store)
+    for number in (1, 2):
+        agentroute.score(a_run(number).run_id, "helpful", 1, store=store)
+    assert read() == [2]
+
+
+def test_follow_goes_on_when_another_file_takes_its_place(store, monkeypatch):
+    monkeypatch.setattr("agentroute.cli.logs.POLL_S", 0)
+    filled(store, *(going(number) for number in range(1, 10)))
+    read = followed(store)
+    assert read() == []
+    store.close()
+    for file in store.path.parent.iterdir():
+        file.unlink()
+    filled(store, going(20))
+    assert read() == [20]
 
 
 def test_follow_shows_runs_of_other_processes():

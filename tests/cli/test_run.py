@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from agentroute import RunStore
+from agentroute.cli.run import REPLAY_MODES
 from agentroute.records import RunRecord
+from agentroute.replays import MODES
 from tests.cli.conftest import COMMAND, environment, run
 from tests.server import ModelServer, Raw, chunks
 
@@ -301,6 +303,76 @@ def test_all_that_a_local_model_lacks_is_told_at_once(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as where it is not installed
     package = 'a local model needs xllamacpp: pip install "agentroute[local]"'
     assert run("run", "local/smollm2", "Hi").stderr == f"Error: {package}; then {weights}, for its weights are not on this machine either\n"
+
+
+# ---- tags and replay --------------------------------------------------------------------------------------------------
+
+
+def in_a_process(*arguments, **env):
+    """Each program is a session of its own, and replay serves what earlier ones were answered."""
+    return subprocess.run([*COMMAND, "run", *arguments], env=environment(**env), capture_output=True, text=True)
+
+
+def test_tags_get_into_the_history(server):
+    run("run", server.model, "Hi", "--tag", "tenant=a", "--tag", " team = red = green ")
+    (row,) = RunStore().select(RunRecord, columns=["tags"])
+    assert json.loads(row[0]) == {"tenant": "a", "team": "red = green"}
+
+
+@pytest.mark.parametrize("tag", ["tenant", "=a", ""])
+def test_a_tag_has_a_name_and_a_value(tag, server):
+    result = run("run", server.model, "Hi", "--tag", tag)
+    assert (result.exit_code, server.requests) == (2, [])
+    assert "--tag takes NAME=VALUE" in result.stderr
+
+
+@pytest.mark.parametrize("asked", [(["--replay", "on"], {}), ([], {"AGENTROUTE_REPLAY": "on"})], ids=["option", "environment"])
+def test_what_was_paid_for_is_served_again_where_that_is_asked_for(asked, server):
+    arguments, env = asked
+    first, second = (in_a_process(server.model, "Hi", *arguments, **env) for _ in range(2))
+    assert first.stdout == second.stdout == "Bricks build walls.\n"
+    assert len(server.requests) == 1
+    assert "10 tokens in, 5 out, $0, replayed, saved $0.0010, " in second.stderr
+    rows = list(RunStore().select(RunRecord, columns=["cost_usd", "cost_saved_usd", "n_replayed"]))
+    assert rows == [(0.001, None, 0), (0.0, 0.001, 1)]
+
+
+@pytest.mark.parametrize("asked", [([], {}), (["--replay", "off"], {"AGENTROUTE_REPLAY": "on"}), (["--fresh"], {}), (["--replay", "fresh"], {})], ids=str)
+def test_else_the_model_is_asked(asked, server):
+    in_a_process(server.model, "Hi", "--replay", "on")
+    arguments, env = asked
+    assert "replayed" not in in_a_process(server.model, "Hi", *arguments, **env).stderr
+    assert len(server.requests) == 2
+
+
+def test_only_replay_sends_nothing(server):
+    done = in_a_process(server.model, "Hi", "--replay", "only")
+    assert (done.returncode, done.stdout, server.requests) == (1, "", [])
+    assert done.stderr.startswith("Error: ")
+    in_a_process(server.model, "Hi", "--fresh")
+    done = in_a_process(server.model, "Hi", "--replay", "only")
+    assert (done.returncode, done.stdout, len(server.requests)) == (0, "Bricks build walls.\n", 1)
+
+
+def test_a_wrong_mode_in_the_environment_is_told(server):
+    done = in_a_process(server.model, "Hi", AGENTROUTE_REPLAY="maybe")
+    assert (done.returncode, server.requests) == (1, [])
+    assert "AGENTROUTE_REPLAY must be one of on, off, only, fresh" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--fresh", "--replay", "only"], ["--replay", "on", "--no-record"], ["--fresh", "--no-record"], ["--replay", "maybe"]], ids=" ".join)
+def test_options_of_replay_that_contradict_are_wrong_usage(arguments, server):
+    assert (run("run", server.model, "Hi", *arguments).exit_code, server.requests) == (2, [])
+
+
+def test_nothing_is_kept_for_replay_of_a_run_that_is_not_recorded(server):
+    in_a_process(server.model, "Hi", "--no-record", AGENTROUTE_REPLAY="on")
+    assert not RunStore().path.exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_replay_can_be_asked_for(mode):
+    assert mode in REPLAY_MODES
 
 
 # ---- a key that is refused --------------------------------------------------------------------------------------------

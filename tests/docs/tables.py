@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord, columns, kind_of
-from agentroute_ipython.arguments import OPTIONS
+from agentroute.records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
+from agentroute_ipython.arguments import FILTERS, OPTIONS, Option
 
 PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
 DTYPES = {("datetime", False): "datetime64[us, UTC]", ("int", False): "int64", ("int", True): "Int64", ("float", True): "float64"}
 
 
-def options_table() -> str:
-    rows = ["| option | value | what it does |", "|---|---|---|"]
-    for option in OPTIONS:
+def options_table(options: Sequence[Option] = OPTIONS) -> str:
+    rows = [f"| {'filter' if options is FILTERS else 'option'} | value | what it does |", "|---|---|---|"]
+    for option in options:
         flags = ", ".join(f"`{flag}`" for flag in ("--" + option.name, option.short and f"-{option.short.lstrip('-')}") if flag)
         rows.append(f"| {flags} | {f'`{option.value}`' if option.value else ''} | {option.about.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
@@ -22,7 +23,7 @@ def options_table() -> str:
 
 def columns_tables() -> str:
     parts = []
-    for name, record in (("runs", RunRecord), ("turns", TurnRecord), ("tool_calls", ToolCallRecord), ("messages", MessageRecord)):
+    for name, record in (("runs", RunRecord), ("turns", TurnRecord), ("tool_calls", ToolCallRecord), ("messages", MessageRecord), ("scores", ScoreRecord)):
         rows = [f"**`agentroute.{name}()`**", "", "| column | dtype | unit | what it holds |", "|---|---|---|---|"]
         for column in columns(record):
             dtype = DTYPES.get(kind_of(column), "str")
@@ -32,7 +33,7 @@ def columns_tables() -> str:
 
 
 def with_tables(page: str) -> str:
-    for name, table in (("options", options_table()), ("columns", columns_tables())):
+    for name, table in (("options", options_table()), ("filters", options_table(FILTERS)), ("columns", columns_tables())):
         replacement = f"<!-- {name} -->\n{table}\n<!-- end -->"
         page = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, text=replacement: text, page, flags=re.DOTALL)
     return page

@@ -1,15 +1,18 @@
-"""The notebooks run from top to bottom in a real kernel, on the model of this machine."""
+"""The notebooks run from top to bottom in a real kernel: the first on the model of this machine, the second on a month of runs."""
 
 import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 import agentroute
+from tests.ipython.sandbox import kernel_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,3 +42,102 @@ def test_the_quickstart_calls_its_tools_and_accounts_for_itself(smollm2, tmp_pat
     cards = [o["data"]["text/html"] for c in executed.cells for o in c.get("outputs", []) if "agr" in o.get("data", {}).get("text/html", "")]
     assert len(cards) >= 3
     assert max(map(len, cards)) < 10_000
+
+
+# ---- the cost analysis: what it finds is compared with the book that the played models have kept, `month.json` -----------------
+
+FOUND = """
+import json
+print(json.dumps({
+    "paid": float(daily["cost_usd"].sum()), "invoice": float(invoice.loc["total", "total"]),
+    "of_tenant": invoice["total"].drop(["total", "(the shop)"]).to_dict(), "of_agent": invoice.loc["total"].drop("total").to_dict(),
+    "worst": f"{worst:%Y-%m-%d}", "worst_usd": float(daily["cost_usd"].max()),
+    "loops": sorted(loops["agent_name"]), "stopped": len(stopped), "suggested": float(suggested), "dearest_usd": suggested.max,
+    "refused": int(agentroute.cost(by="error_type").set_index("error_type").loc["ErrorModelRateLimit", "errors"]),
+    "prompts": both[["judged", "helpful"]].to_dict("index"),
+    "saved": float(history["cost_saved_usd"].sum()), "filled": len(filled), "filled_usd": float(filled["cost_usd"].sum()),
+    "tools": tools["failed"].mul(tools["calls"]).round().astype(int).to_dict(),
+    "rows": len(agentroute.runs()), "exported": pl.scan_parquet("month-parquet/runs.parquet").select(pl.len()).collect().item(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    """The executed notebook (`document`), what stood in its variables (`found`), and the models' own book (`book`, `counts`)."""
+    folder = tmp_path_factory.mktemp("analysis")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("*.db*", "month-parquet", "month.json"))
+    notebook = folder / "notebooks" / "02_cost_analysis.ipynb"
+    document = nbformat.read(notebook, as_version=4)
+    document.cells.append(nbformat.v4.new_code_cell(FOUND))
+    nbformat.write(document, notebook)
+    command = [sys.executable, "notebooks/run.py", str(notebook), "--to", "build"]
+    environment = {**kernel_environment(folder), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    document = nbformat.read(folder / "build" / notebook.name, as_version=4)
+    book = json.loads((notebook.parent / "month.json").read_text())
+    calls = [dict(zip(book["columns"], row, strict=True)) for row in book["calls"]]
+    found = json.loads(document.cells[-1].outputs[0].text)
+    return SimpleNamespace(document=document, found=found, calls=calls, counts=book["counts"], saved=float(book["saved_usd"]))
+
+
+def charged(calls, by):
+    """USD by a column of the book."""
+    sums = Counter()
+    for call in calls:
+        sums[call[by]] += float(call["cost_usd"])
+    return dict(sums)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+class TestCostAnalysis:
+    def test_the_month_has_fifty_thousand_runs_and_each_is_exported(self, analysis):
+        assert analysis.found["rows"] == analysis.found["exported"] == 50_000
+
+    def test_every_cent_is_in_the_days_and_on_the_invoice(self, analysis):
+        paid = sum(charged(analysis.calls, "day").values())
+        assert analysis.found["paid"] == pytest.approx(paid, abs=1e-6)
+        assert analysis.found["invoice"] == pytest.approx(paid, abs=1e-6)
+        assert analysis.found["of_agent"] == pytest.approx(charged(analysis.calls, "agent"), abs=1e-6)
+        of_tenant = charged(analysis.calls, "tenant")
+        del of_tenant[""]
+        assert analysis.found["of_tenant"] == pytest.approx(of_tenant, abs=1e-6)
+
+    def test_the_bad_day_and_its_loops_are_found(self, analysis):
+        of_day = charged(analysis.calls, "day")
+        assert analysis.found["worst"] == max(of_day, key=of_day.get) == "2026-10-13"
+        assert analysis.found["worst_usd"] == pytest.approx(of_day["2026-10-13"], abs=1e-6)
+        assert analysis.found["loops"] == ["research"] * analysis.counts["run: research ErrorBudget"]
+        assert analysis.found["refused"] == sum(count for name, count in analysis.counts.items() if "ErrorModelRateLimit" in name)
+
+    def test_the_suggested_limit_stops_the_loops_and_nothing_else(self, analysis):
+        assert analysis.found["stopped"] == analysis.counts["run: research ErrorBudget"] > 0
+        assert 0 < analysis.found["suggested"] < analysis.found["dearest_usd"] / 2
+
+    def test_the_prompts_are_judged_as_the_customers_did(self, analysis):
+        helpful, others = analysis.counts["score: v2 helpful"], analysis.counts["score: v2 not"]
+        assert analysis.found["prompts"]["v2"] == pytest.approx({"judged": helpful + others, "helpful": helpful / (helpful + others)})
+
+    def test_savings_and_unknown_costs_are_those_of_the_models(self, analysis):
+        unknown = [call for call in analysis.calls if call["unknown_cost_calls"]]
+        usd = sum(0.14 * call["input_tokens"] + 0.40 * call["output_tokens"] for call in unknown) / 1e6
+        assert analysis.found["saved"] == pytest.approx(analysis.saved, abs=1e-6)
+        assert analysis.found["filled"] == sum(call["unknown_cost_calls"] for call in unknown) > 0
+        assert analysis.found["filled_usd"] == pytest.approx(usd, abs=1e-6)
+
+    def test_failed_tool_calls_are_those_the_tools_have_counted(self, analysis):
+        known = {name.removeprefix("tool error: "): count for name, count in analysis.counts.items() if name.startswith("tool error: ")}
+        assert {tool: count for tool, count in analysis.found["tools"].items() if count} == known
+
+    def test_no_cell_warns_and_no_output_is_huge(self, analysis):
+        outputs = [output for cell in analysis.document.cells for output in cell.get("outputs", [])]
+        assert [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"] == []
+        assert max(len(json.dumps(output)) for output in outputs) < 1_000_000
+
+
+def test_notebooks_are_kept_without_outputs():
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+        assert all(not cell.outputs and cell.execution_count is None for cell in cells), notebook.name

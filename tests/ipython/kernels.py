@@ -220,17 +220,25 @@ class Session:
 
     # Cells
 
-    def run(self, code: str, timeout: float = 30, answers: Sequence[str] | None = None) -> Outcome:
+    def run(
+        self, code: str, timeout: float = 30, answers: Sequence[str] | None = None, cell_id: str | None = None
+    ) -> Outcome:
         """Run a cell to its end; it may well have failed, see `Outcome.status`."""
-        return self.start(code, answers).outcome(timeout)
+        return self.start(code, answers, cell_id).outcome(timeout)
 
-    def start(self, code: str, answers: Sequence[str] | None = None) -> Cell:
+    def start(self, code: str, answers: Sequence[str] | None = None, cell_id: str | None = None) -> Cell:
         """Send a cell and return at once.
+
+        `cell_id` is what JupyterLab and VS Code tell the kernel of the cell, and nbclient does not.
 
         `answers` are given to `input()` in order; when they are used up it waits for `answer`. With None the cell has
         no one to ask, as under nbclient and papermill, and `input()` raises StdinNotImplementedError.
         """
-        msg_id = self._client.execute(code, allow_stdin=answers is not None)
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "stop_on_error": True}
+        content["allow_stdin"] = answers is not None
+        message = self._client.session.msg("execute_request", content, metadata={"cellId": cell_id} if cell_id else {})
+        self._client.shell_channel.send(message)
+        msg_id: str = message["header"]["msg_id"]
         self._cells[msg_id] = cell = Cell(self, msg_id, answers)
         return cell
 

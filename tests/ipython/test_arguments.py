@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentroute.errors import ErrorConfig
-from agentroute_ipython.arguments import OPTIONS, Arguments, Options, option_lines, parse
+from agentroute_ipython.arguments import OPTIONS, Arguments, Options, option_lines, parse, parse_filters
 
 THE_LINE = "support --model anthropic/claude-sonnet-4 --tools order_status,refund --max-cost 0.25"
 
@@ -24,18 +24,21 @@ def test_line_of_the_first_example_is_read() -> None:
 def test_every_option_is_read() -> None:
     line = (
         "bot --model m --tools a --output Invoice --instructions 'Be brief.' --max-cost 1 --max-turns 3 --retries 0 "
-        "--temperature 0.5 --max-tokens 200 --memory ram --history window:20 --as answer --define"
+        "--temperature 0.5 --max-tokens 200 --memory ram --history window:20 --tag tenant=a --as answer --define "
+        "--replay only --no-record"
     )
     assert parse(line) == Arguments(
         "bot",
-        Options("m", ("a",), "Invoice", "Be brief.", 1.0, 3, 0, 0.5, 200, "ram", ("window", 20)),
+        Options("m", ("a",), "Invoice", "Be brief.", 1.0, 3, 0, 0.5, 200, "ram", ("window", 20), (("tenant", "a"),)),
         bind="answer",
         define=True,
+        record=False,
+        replay="only",
     )
 
 
 def test_every_declared_option_has_its_place() -> None:
-    places = {field.name for field in fields(Options)} | {"as", "define"}
+    places = {field.name for field in fields(Options)} | {"as", "define", "fresh", "replay", "no_record"}
     assert {option.attribute for option in OPTIONS} == places
 
 
@@ -51,6 +54,36 @@ def test_short_forms_equals_signs_and_any_order_say_the_same(line: str) -> None:
 )
 def test_lists_may_have_spaces_around_their_commas(tools: str) -> None:
     assert parse(f"bot --tools{tools} --model m") == Arguments("bot", Options("m", ("a", "b", "c")))
+
+
+def test_tags_are_given_one_by_one_and_the_last_of_a_name_counts() -> None:
+    line = "bot --tag tenant=a --tag 'topic = two, words' --tag=url=http://x?a=b --tag tenant=b"
+    assert dict(parse(line).options.tag or ()) == {"tenant": "b", "topic": "two, words", "url": "http://x?a=b"}
+
+
+@pytest.mark.parametrize("tag", ["tenant", "=a", "tenant=", "' = '"])
+def test_tag_needs_a_name_and_a_value(tag: str) -> None:
+    assert "--tag needs NAME=VALUE, such as tenant=a" in mistake(f"bot --tag {tag}")
+
+
+def test_tags_of_another_name_stay() -> None:
+    base = Options(model="m", tag=(("tenant", "a"), ("topic", "x")))
+    assert dict(Options(tag=(("tenant", "b"),)).over(base).tag or ()) == {"tenant": "b", "topic": "x"}
+    assert Options().over(base) == base
+
+
+def test_fresh_is_a_way_to_replay() -> None:
+    assert parse("bot --fresh").replay == "fresh"
+    assert parse("bot").replay is None
+    assert mistake("bot --fresh --replay on") == "--fresh and --replay both say how to replay; leave one of them out"
+    assert "did you mean only?" in mistake("bot --replay onyl")
+
+
+def test_filters_are_read_beside_bare_words() -> None:
+    words, filters = parse_filters("20 --since 7d --agent support --tag tenant=a --tag topic")
+    assert (words, filters) == (["20"], {"since": "7d", "agent": "support", "tag": ("tenant=a", "topic")})
+    with pytest.raises(ErrorConfig, match="unknown option --sinc; did you mean --since"):
+        parse_filters("--sinc 7d")
 
 
 def test_quotes_hold_words_together_and_backslashes_stay() -> None:
@@ -76,7 +109,7 @@ def test_other_words_are_no_names(name: str) -> None:
     assert "cannot be the name of an agent; a name is made of letters, digits" in mistake(name)
 
 
-@pytest.mark.parametrize("name", ["list", "show", "help"])
+@pytest.mark.parametrize("name", ["list", "show", "help", "budget", "runs", "cost"])
 def test_words_of_the_magic_are_no_names(name: str) -> None:
     assert mistake(name) == f"{name} is a word of %agent, so no agent can be called {name}; choose another name"
 

@@ -15,7 +15,7 @@ from agentroute import ErrorMaxTurns, LLMChunk, LLMRequest, Result, ToolCall
 from agentroute.errors import ErrorInterrupted, ErrorModelConnection, ErrorModelServer
 from agentroute.events import AgentEnd, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
 from agentroute.figures import cost_text, seconds_text
-from agentroute.records import Record
+from agentroute.records import Record, TurnRecord
 from agentroute.testing import ModelScripted
 from agentroute_ipython.card import Card
 from agentroute_ipython.display import to_html, to_text, usage_line
@@ -287,8 +287,50 @@ def test_free_run_costs_nothing() -> None:
     assert usage_line(shown) == f"done, 1 model call, 10 tokens in / 5 out, $0, 3.1 s, {MODEL}"
 
 
+def replayed(index: int, saved: float | None = 0.004, **fields: Any) -> TurnRecord:
+    paid = {"cost_usd": 0.0, "cost_saved_usd": saved, "replayed_from": "01", "duration_s": 0.7, "input_tokens": 400, "output_tokens": 50}
+    return turn(index, **{**paid, **fields})
+
+
+SECONDS = re.compile(r"\d (ms|s|min)\b")
+
+
 def test_replayed_run_says_what_it_saved() -> None:
-    assert "$0.0040 saved by replay" in usage_line(ended([turn(1, cost_usd=0.0)], cost_usd=0.0, cost_saved_usd=0.004))
+    known = {"cost_usd": 0.0, "input_tokens": 800, "output_tokens": 100, "duration_s": 3.1}
+    card = ended([replayed(1), replayed(2)], **known)
+    assert usage_line(card) == f"done, 2 model calls, 800 tokens in / 100 out, replayed, saved $0.0080, {MODEL}"
+    card = ended([replayed(1), replayed(2, None)], **known)
+    assert "replayed, saved at least $0.0040, " in usage_line(card)
+    card = ended([replayed(1, None)], **known)
+    assert ", replayed, anthropic" in usage_line(card)
+
+
+def test_partly_replayed_run_says_how_much_of_it_was() -> None:
+    paid = turn(2, cost_usd=0.01, duration_s=1.5)
+    card = ended([replayed(1), paid], cost_usd=0.01, input_tokens=1, output_tokens=1)
+    assert ", $0.0100, 1 of 2 replayed, saved $0.0040, 3.1 s, " in usage_line(card)
+    assert to_html(card).count("· replayed") == 1
+    assert "1.5 s" in to_html(card)
+    assert "700 ms" not in to_html(card)  # how long it took to find an answer says nothing
+
+
+def test_replayed_run_shows_no_seconds() -> None:
+    card = ended([replayed(1, finish_reason="tool_calls"), replayed(2)], [call(1, 1, cost_usd=0.0)], cost_usd=0.0)
+    assert not SECONDS.search(to_html(card).partition("</style>")[2])
+    assert not SECONDS.search(to_text(card))
+    paid = ended([turn(1, cost_usd=0.01), replayed(2)], [call(1, 1)], cost_usd=0.01)
+    assert SECONDS.search(to_html(paid).partition("</style>")[2])
+    assert "-> found, 0.2 s" in to_text(paid)
+
+
+def test_what_was_paid_inside_a_tool_is_told_beside_what_was_saved() -> None:
+    card = ended([replayed(1)], [call(1, 1, cost_usd=0.02)], cost_usd=0.0, input_tokens=1, output_tokens=1)
+    assert ", $0.0200, replayed, saved $0.0040, " in usage_line(card)
+
+
+def test_request_that_replay_refused_cost_nothing() -> None:
+    card = ended([turn(1, error_type="ErrorReplay")], output=None, status="error", error_type="ErrorReplay")
+    assert "cost unknown" not in usage_line(card)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from traitlets.config import Config
 
 from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall, set_budget
 from agentroute.errors import ErrorModelKey
+from agentroute.records import RunRecord
+from agentroute.replays import process_replay
 from agentroute.store import default_store
 from agentroute.testing import ModelFunction, ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from agentroute_ipython.arguments import OPTIONS
+from agentroute_ipython.magics import AgentMagics
 from tests.server import ModelServer
 
 
@@ -43,6 +46,11 @@ class Notebook:
 
     def __setitem__(self, name: str, value: object) -> None:
         self.shell.user_ns[name] = value
+
+    @property
+    def magics(self) -> AgentMagics:
+        magics: AgentMagics = self.shell.magics_manager.registry["AgentMagics"]
+        return magics
 
     @property
     def request(self) -> LLMRequest:
@@ -574,3 +582,85 @@ def test_a_budget_holds_for_all_runs_of_the_kernel(notebook: Notebook) -> None:
 @pytest.mark.parametrize("amount", ["much", "-1", "nan", "inf", "1e12", "5 6"])
 def test_a_budget_that_is_no_amount_is_a_mistake(notebook: Notebook, amount: str) -> None:
     assert "%agent budget needs an amount of USD, such as 5.00, or off; got" in notebook.mistake(f"%agent budget {amount}")
+
+
+# Replay, tags and what is kept
+
+
+def test_terminal_replays_nothing_unless_asked_to(notebook: Notebook) -> None:
+    assert process_replay() is None
+    assert notebook.magics.replay == "off"
+    notebook.run("%config AgentMagics.replay = 'on'")
+    assert process_replay() == "on"
+    unload_ipython_extension(notebook.shell)
+    assert process_replay() is None
+
+
+@pytest.mark.parametrize(
+    ("trait", "value", "allowed"),
+    [
+        ("replay", "onyl", "on, off, only, fresh; got 'onyl'; did you mean only?"),
+        ("record_content", "none", "all, metadata; got 'none'"),
+    ],
+)
+def test_setting_that_is_none_is_told_and_changes_nothing(
+    notebook: Notebook, caplog: pytest.LogCaptureFixture, trait: str, value: str, allowed: str
+) -> None:
+    before = getattr(notebook.magics, trait)
+    notebook.run(f"%config AgentMagics.{trait} = {value!r}")  # IPython's own: it logs, and the cell succeeds
+    assert caplog.messages == [f"{trait} must be one of {allowed}"]
+    assert getattr(notebook.magics, trait) == before
+    assert notebook.magics.store.keeping.content == "all"
+
+
+def test_environment_variable_that_is_none_is_told_and_nothing_is_loaded(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTROUTE_REPLAY", "maybe")
+    with pytest.raises(UsageError, match="AGENTROUTE_REPLAY must be one of on, off, only, fresh; got 'maybe'"):
+        load_ipython_extension(shell)
+    assert "AgentMagics" not in shell.magics_manager.registry
+    assert default_store() is None
+
+
+def test_tags_of_a_cell_are_those_of_its_run(notebook: Notebook) -> None:
+    notebook["tenant"] = "a"
+    notebook.run("%%agent bot -m scripted --tag tenant={tenant} --tag topic=x\nhi")
+    notebook.run("%agent bot --tag topic=y again")
+    notebook["other"] = Agent("other", model=notebook.model, tags={"tenant": "b", "team": "c"})
+    notebook.run("%agent other --tag tenant=d hi")
+    assert [json.loads(row[0]) for row in notebook.magics.store.select(RunRecord, columns=["tags"])] == [
+        {"tenant": "a", "topic": "x"},
+        {"tenant": "a", "topic": "y"},
+        {"tenant": "d", "team": "c"},
+    ]
+    assert notebook["other"].tags == {"tenant": "b", "team": "c"}
+
+
+def test_defining_an_agent_anew_keeps_tags_of_other_names(notebook: Notebook) -> None:
+    notebook.run("%%agent bot -m scripted --tag tenant=a --tag topic=x\nBe brief.\n---\nhi")
+    notebook.run("%%agent bot --tag topic=y\n---\nhi")
+    notebook.run("%agent bot hi")
+    assert [row[0] for row in notebook.magics.store.select(RunRecord, columns=["tags"])][-1] == '{"tenant": "a", "topic": "y"}'
+    assert "tags          tenant=a, topic=y" in notebook.run("%agent show bot")
+
+
+def test_run_without_a_record_leaves_none(notebook: Notebook) -> None:
+    notebook.run("%%agent bot -m scripted --no-record\nhi")
+    assert notebook["_agent"].output == "A1"
+    notebook.run("%agent bot hi")
+    assert len(list(notebook.magics.store.select(RunRecord))) == 1
+
+
+@pytest.mark.parametrize("option", ["--as x", "--no-record", "--fresh", "--replay only"])
+def test_options_of_a_run_are_refused_where_none_is(notebook: Notebook, option: str) -> None:
+    flag = option.split()[0]
+    assert notebook.mistake(f"%%agent bot -m scripted --define {option}\nhi").startswith(f"{flag} needs a run, and --define")
+
+
+def test_content_is_no_longer_kept_once_the_notebook_says_so(notebook: Notebook) -> None:
+    notebook.run("%agent bot -m scripted first")
+    notebook.run("%config AgentMagics.record_content = 'metadata'")
+    notebook.run("%agent bot second")
+    assert [row[0] for row in notebook.magics.store.select(RunRecord, columns=["prompt_text"])] == ["first", ""]
+    assert default_store() is notebook.magics.store

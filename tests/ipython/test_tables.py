@@ -19,6 +19,11 @@ def test_plain_table_is_aligned_and_keeps_lines_in_their_column() -> None:
     assert repr(Table([("a", "one\ntwo"), ("long", "")], ("x", "y"))) == "x     y\na     one\n      two\nlong"
 
 
+def test_figures_stand_to_the_right() -> None:
+    table = Table([("a", "1,000", "x", "9"), ("b", "5", "y", "10")], ("n", "tokens", "w", "c"), (1, 3))
+    assert repr(table) == "n  tokens  w   c\na   1,000  x   9\nb       5  y  10"
+
+
 def test_html_is_escaped() -> None:
     assert "<b>" not in Table([("<b>", "<b>")], ("<b>",))._repr_html_()
     assert "a<br>b" in Table([("x", "a\nb")])._repr_html_()
