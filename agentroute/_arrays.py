@@ -65,17 +65,27 @@ def batch_of(rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
     """Rows as stored, columns as in `schema`."""
     import pyarrow as pa
 
-    stored = [pa.int64() if pa.types.is_timestamp(type_) else type_ for type_ in schema.types]
-    arrays = [pa.array(values, type_) for values, type_ in zip(zip(*rows, strict=True), stored, strict=True)]
-    return pa.record_batch([array.view(type_) for array, type_ in zip(arrays, schema.types, strict=True)], schema=schema)
+    return pa.RecordBatch.from_arrays([_arrow(values, type_) for values, type_ in zip(zip(*rows, strict=True), schema.types, strict=True)], schema=schema)
 
 
 def table_of(chunks: Iterable[Rows], schema: pa.Schema) -> pa.Table:
-    """All rows in one piece a column."""
+    """All rows, in one piece a column."""
     import pyarrow as pa
 
+    parts: list[list[pa.Array]] = [[] for _ in schema]
+    types = schema.types
     with no_collection():
-        return pa.Table.from_batches([batch_of(rows, schema) for rows in chunks], schema).combine_chunks()
+        for rows in chunks:
+            for part, values, type_ in zip(parts, zip(*rows, strict=True), types, strict=True):
+                part.append(_arrow(values, type_))
+    return pa.table([pa.chunked_array(part, type_) for part, type_ in zip(parts, types, strict=True)], schema=schema).combine_chunks()
+
+
+def _arrow(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    # Read as numbers, times take half the time.
+    return pa.array(values, pa.int64()).view(type_) if pa.types.is_timestamp(type_) else pa.array(values, type_)
 
 
 @contextmanager

@@ -241,7 +241,7 @@ _CSS = """
   box-sizing: border-box; width: 100%; max-width: 76em; margin: 4px 0; overflow: hidden;
   border: 1px solid var(--agr-line); border-radius: 8px; color: var(--agr-text); font-variant-numeric: tabular-nums; overflow-wrap: anywhere;
 }
-& dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(12em, 1fr)); gap: 12px 20px; margin: 0; padding: 14px 18px; background: var(--agr-soft); }
+& dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(12em, 1fr)); gap: 12px 20px; box-sizing: border-box; width: 100%; margin: 0; padding: 14px 18px; background: var(--agr-soft); }
 & dl div { min-width: 0; }
 & dt { float: none; width: auto; margin: 0; color: var(--agr-dim); font-size: .9em; font-weight: 400; }
 & dd { font-size: 1.1em; font-weight: 600; }

@@ -70,8 +70,8 @@ def cost(
         "since": since, "until": until, "agent": agent, "model": model, "status": status, "tag": tag, "notebook": notebook, "run_id": run_id,
         "limit": limit,
     }  # fmt: skip
-    runs = frames.runs(store, columns=RUN_COLUMNS, **filters)
-    turns = frames.turns(store, columns=TURN_COLUMNS, **filters)
+    runs = frames.runs(store, columns=_needed(RUN_COLUMNS, keys, _OF_RUN), **filters)
+    turns = frames.turns(store, columns=_needed(TURN_COLUMNS, keys, _OF_TURN), **filters)
     return cost_of_rows(runs, turns, keys, zone)
 
 
@@ -120,6 +120,13 @@ def _keys(by: str | Iterable[str]) -> list[str]:
     if len(set(keys)) < len(keys):
         raise ErrorConfig(f"by names a group twice: {', '.join(keys)}")
     return keys
+
+
+def _needed(columns: Iterable[str], keys: list[str], of: dict[str, str]) -> list[str]:
+    """The columns without those that only other groups need: each takes time to read."""
+    spare = {column for key, column in of.items() if key not in keys} - {"status", "request_model"}
+    spare |= {"parent_run_id"} | (set() if any(key.startswith("tag:") for key in keys) else {"tags"})
+    return [column for column in columns if column not in spare]
 
 
 def _label(key: str) -> str:

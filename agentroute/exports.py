@@ -106,7 +106,7 @@ def _groups(store: RunStore, kind: type[Any], where: Selection) -> Iterator[pa.T
     schema, step = schema_of(kind), LONG_ROWS if TABLES[kind].longs else CHUNK
     batches: list[pa.RecordBatch] = []
     rows = size = 0
-    with closing(store.chunks(kind, where=where)) as chunks:  # type: ignore[type-var]  # a generator
+    with closing(store.chunks(kind, where=where)) as chunks:
         for chunk in chunks:
             for part in (chunk[first : first + step] for first in range(0, len(chunk), step)):
                 batches.append(batch_of(part, schema))

@@ -73,7 +73,7 @@ def rows_of(runs: pd.DataFrame, turns: pd.DataFrame) -> tuple[pd.DataFrame, NDAr
     turns, at = turns[at >= 0], at[at >= 0]
     bare = np.setdiff1d(np.arange(len(runs)), at)
     of_run = np.concatenate([at, bare]).astype("int64")
-    columns = ["started_at", "request_model", "response_model", "cost_source", *TOKENS, *MONEY]
+    columns = [name for name in ("started_at", "request_model", "response_model", "cost_source", *TOKENS, *MONEY) if name in turns]
     alone = runs.iloc[bare].reindex(columns=columns)
     table = turns[columns].reset_index(drop=True)
     if len(bare):

@@ -113,6 +113,7 @@ class ToolCallRecord:
     started_at: datetime = column("Start, aware UTC.")
     duration_s: float | None = column("Start to end, monotonic clock.", group="timing", unit="s", default=None)
     cost_usd: float | None = column("What runs inside the tool paid; None when it ran no agent.", group="cost", unit="USD", default=None)
+    cost_saved_usd: float | None = column("What answers that were replayed inside the tool had cost; None when none was.", group="cost", unit="USD", default=None)
 
 
 @dataclass(kw_only=True)

@@ -46,8 +46,8 @@ class Tally:
         self.run.cost_source = turn.cost_source if len(self._sources) == 1 else "mixed"
         if cost is not None:
             turn.cost_usd = (turn.cost_usd or 0.0) + cost
+        saved = None if used.cost_saved_usd is None else float(used.cost_saved_usd)
         if used.replayed:
-            saved = None if used.cost_saved_usd is None else float(used.cost_saved_usd)
             turn.cost_saved_usd = saved
             self.run.n_replayed += 1
             if saved is not None:
@@ -57,6 +57,8 @@ class Tally:
                 tally.usage.add_turn(used)
                 if tally._call is not None and cost is not None:
                     tally._call.cost_usd = (tally._call.cost_usd or 0.0) + cost
+                if tally._call is not None and saved is not None:
+                    tally._call.cost_saved_usd = (tally._call.cost_saved_usd or 0.0) + saved
 
     def _lineage(self) -> Iterator[Tally]:
         tally: Tally | None = self

@@ -12,13 +12,13 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """`%load_ext agentroute_ipython`: brings `%%agent` and `%agent`, and records every run of the notebook."""
-    from .magics import load
+    from .loading import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """`%unload_ext agentroute_ipython`"""
-    from .magics import unload
+    from .loading import unload
 
     unload(shell)

@@ -6,7 +6,6 @@ import linecache
 import os
 import re
 import sys
-import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,18 +16,16 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import TraitError, Unicode, default, observe, validate
 
-from agentroute.errors import ErrorAgent, ErrorConfig
+from agentroute.errors import ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
 from .arguments import FILTERS, RESERVED, Arguments, Options, nearest, option_lines, parse
 from .interpolation import interpolate
 from .place import Places
-from .transform import AWAITED, AgentLine, CellTransform
+from .transform import AWAITED, CellTransform
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentroute import Agent, Result
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 
     from .running import Run
 
-__all__ = ["AgentMagics", "load", "unload"]
+__all__ = ["AgentMagics"]
 
 HELP = f"""Run an agent on the text of the cell.
 
@@ -393,24 +390,6 @@ def _with_instructions(options: Options, text: str) -> Options:
     return Options(instructions=text or None).over(options)
 
 
-def _result_html(result: Result[Any]) -> str:
-    from .card import Card
-    from .display import to_html
-
-    return to_html(Card.from_result(result))
-
-
-def _result_plain(result: Result[Any], printer: Any, cycle: bool) -> None:
-    from .card import Card
-    from .plain import to_text
-
-    printer.text(to_text(Card.from_result(result)))
-
-
-_RESULT = {"text/html": _result_html, "text/plain": _result_plain}
-"""How a Result is shown that is a cell's value: as its card."""
-
-
 def _budget(amount: str) -> str:
     """Sets (`5.00`) or lifts (`off`) the budget of this kernel, or only says how it stands."""
     from agentroute import set_budget
@@ -434,66 +413,3 @@ def _budget(amount: str) -> str:
         return "no budget; %agent budget 5.00 lets the runs of this notebook spend $5 together"
     uncertain = f", {cost_text(budget.uncertain)} uncertain" if budget.uncertain else ""
     return f"{cost_text(budget.left)} left of {cost_text(budget.limit)} ({cost_text(budget.spent)} spent{uncertain})"
-
-
-def _show_error(
-    shell: Any, kind: type[ErrorAgent], error: ErrorAgent, trace: TracebackType | None, tb_offset: int | None = None
-) -> None:
-    """An ErrorAgent that left a plain cell, such as one of `agent.run(...)`: the error and the notebook's own line, and
-    not the library's sixty. `%tb` still shows everything."""
-    frames = list(traceback.walk_tb(trace))
-    library = [number for number, (frame, _) in enumerate(frames) if _module(frame).partition(".")[0] == "agentroute"]
-    shortened = library and library[0] > 0 and not shell.call_pdb and shell.InteractiveTB.mode != "Verbose"
-    if hasattr(error, "_render_traceback_") or not shortened:
-        shell.showtraceback((kind, error, trace), running_compiled_code=True)
-        return
-    from .formats import one_line
-
-    frame, line = frames[library[0] - 1]
-    code = linecache.getline(frame.f_code.co_filename, line).strip()
-    shell._get_exc_info((kind, error, trace))  # where %tb finds it
-    message = f"{kind.__name__}: {one_line(str(error), 500)}"
-    shell._showtraceback(kind, error, [message, f"(line {line}: {one_line(code, 100)}; %tb shows the traceback)"])
-
-
-def _module(frame: Any) -> str:
-    return str(frame.f_globals.get("__name__", ""))
-
-
-def _formatters(shell: InteractiveShell) -> list[tuple[Any, Any]]:
-    """The shell's formatters that draw a Result, and how."""
-    known = shell.display_formatter.formatters if shell.display_formatter is not None else {}
-    return [(known[mime], draw) for mime, draw in _RESULT.items() if mime in known]
-
-
-def load(shell: InteractiveShell) -> None:
-    """Registers the magics and the transforms, and records every run from now on. A second time changes nothing."""
-    if "AgentMagics" in shell.magics_manager.registry:
-        return
-    magics = AgentMagics(shell)
-    shell.register_magics(magics)
-    magics.begin()
-    shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
-    shell.input_transformer_manager.token_transformers.append(AgentLine)
-    for formatter, draw in _formatters(shell):
-        formatter.for_type_by_name("agentroute.result", "Result", draw)
-    if not shell.custom_exceptions:
-        shell.set_custom_exc((ErrorAgent,), _show_error)  # type: ignore[no-untyped-call]
-
-
-def unload(shell: InteractiveShell) -> None:
-    """Takes away what `load` brought. Agents that cells have defined are forgotten."""
-    manager = shell.magics_manager
-    magics = manager.registry.pop("AgentMagics", None)
-    if magics is None:
-        return
-    for kind in ("line", "cell"):
-        manager.magics[kind].pop("agent", None)
-    shell.configurables.remove(magics)
-    shell.input_transformers_cleanup.remove(magics.transform)
-    shell.input_transformer_manager.token_transformers.remove(AgentLine)
-    for formatter, _ in _formatters(shell):
-        formatter.pop("agentroute.result.Result", None)
-    if shell.custom_exceptions == (ErrorAgent,):
-        shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
-    magics.end()

@@ -149,13 +149,14 @@ def _cost(card: Card) -> str:
 def _replayed(card: Card) -> str:
     """`replayed, saved $0.0123`, or `1 of 3 replayed, saved …`; empty where every answer was paid for."""
     turns = [turn for turn in card.turns if turn.replayed_from]
+    inside = [call.cost_saved_usd for call in card.calls.values() if call.cost_saved_usd is not None]
     if not turns:
-        return ""
+        return f"saved {cost_text(sum(inside))} inside tools" if sum(inside) else ""
     words = "replayed" if card.replayed else f"{len(turns)} of {len(card.turns)} replayed"
     saved = [turn.cost_saved_usd for turn in turns if turn.cost_saved_usd is not None]
-    if not sum(saved):
+    if not sum([*saved, *inside]):
         return words
-    return f"{words}, saved {'at least ' if len(saved) < len(turns) else ''}{cost_text(sum(saved))}"
+    return f"{words}, saved {'at least ' if len(saved) < len(turns) else ''}{cost_text(sum([*saved, *inside]))}"
 
 
 def _shortened(text: str) -> str:

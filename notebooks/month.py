@@ -82,7 +82,8 @@ def plan(runs: int, seed: int) -> list[Planned]:
     """The runs of the month in order of time; with those that the readers will make there are `runs` of them."""
     dice, left = random.Random(f"{seed}/plan"), runs
     planned: list[Planned] = []
-    usual = [(0.35 if (START + timedelta(days=day)).weekday() >= 5 else 1.0) * {LAUNCH: 2.4, LAUNCH + 1: 1.5}.get(day + 1, 1.0) for day in range(31)]
+    usual = [0.35 if (START + timedelta(days=day)).weekday() >= 5 else 1.0 for day in range(31)]
+    usual[LAUNCH - 1 : LAUNCH + 1] = 2.4, 1.5
 
     def some_time(day: int | None = None, hour: int | None = None) -> int:
         day = dice.choices(range(31), usual)[0] + 1 if day is None else day
@@ -159,13 +160,16 @@ class Play:
         agent = self.cast.support[HAIKU if world.day >= CHEAPER else SONNET, version]
         prompt = world.dice.choice(QUESTIONS).format(order=order, shoe=chooser.choice(SHOES))
         script = support(world, version, order)
-        end = await self._ask(agent, script, prompt, stream=True, session_id=one.details[0], tags={**tags, "prompt_version": version})
+        tags = {**tags, "prompt_version": version}
+        end = await self._ask(agent, script, prompt, stream=True, session_id=one.details[0], tags=tags)
         pleased = {"v1": 0.70, "v2": 0.80}[version] + (0.04 if world.day < CHEAPER else 0) + chooser.uniform(-0.15, 0.15)
         if end.error is None and world.chance(0.18):
             world.pass_s(60)
             helpful = world.chance(pleased)
-            run_id, note = end.result.record.run.run_id, None if helpful else world.dice.choice((None, "That was not my question.", "Still no date."))
-            self.store.save_score(ScoreRecord(run_id=run_id, name="helpful", scorer="customer", value=float(helpful), note=note, scored_at=world.now()))
+            assert end.result.record is not None
+            note = None if helpful else world.dice.choice((None, "That was not my question.", "Still no date."))
+            said: dict[str, Any] = {"name": "helpful", "scorer": "customer", "value": float(helpful), "note": note}
+            self.store.save_score(ScoreRecord(run_id=end.result.record.run.run_id, scored_at=world.now(), **said))
             self.ledger.counts[f"score: {version} {'helpful' if helpful else 'not'}"] += 1
 
     async def _triage(self, one: Planned, chooser: random.Random, tags: dict[str, str]) -> None:

@@ -87,7 +87,9 @@ def main() -> None:
     executed, page, seconds = execute(options.notebook.resolve(), to)
     if store.exists():
         print(report(store))
-    print(f"\nDone in {seconds:.0f} s.\n  notebook  {executed}\n  page      {page}\n  history   {store}")
+    print(f"\nDone in {seconds:.0f} s.\n  notebook  {executed}\n  page      {page}")
+    if store.exists():
+        print(f"  history   {store}")
 
 
 if __name__ == "__main__":

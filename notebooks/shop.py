@@ -50,7 +50,10 @@ MORE_RULES = (
     "Example. Customer: The sole came off. You: I am sorry. Order 7310 is refunded to your card, and you may keep the shoes.",
     "Close with what happens next, and by when; never with a question.",
 )
-WORDS = ["the", "cushion", "of", "this", "shoe", "keeps", "its", "shape", "after", "four", "hundred", "kilometres", "while", "the", "heel", "wears", "on", "wet", "stone", "and", "most", "runners", "in", "our", "survey", "would", "buy", "it", "again", "although", "a", "third", "of", "them", "found", "the", "sizes", "small", "and", "the", "colours", "dull"]
+REVIEW = (
+    "the cushion of this shoe keeps its shape after four hundred kilometres while the heel wears on wet stone and most "
+    "runners in our survey would buy it again although a third of them found the sizes small and the colours dull"
+)
 
 Script = Generator[Any, LLMRequest, None]  # yields Answers, is sent requests
 
@@ -73,7 +76,7 @@ def tokens_in(text: str) -> int:
 
 
 def prose(dice: random.Random, words: int) -> str:
-    return " ".join(dice.choices(WORDS, k=words)).capitalize() + "."
+    return " ".join(dice.choices(REVIEW.split(), k=words)).capitalize() + "."
 
 
 # ---- the second book ------------------------------------------------------------------------------------------------
@@ -82,7 +85,10 @@ def prose(dice: random.Random, words: int) -> str:
 class Ledger:
     """What the models have charged and what has come of the runs, counted where it happens and not read from the history."""
 
-    COLUMNS = ("day", "agent", "tenant", "model", "calls", "input_tokens", "output_tokens", "cached_input_tokens", "cost_usd", "unknown_cost_calls")
+    COLUMNS = (
+        "day", "agent", "tenant", "model",
+        "calls", "input_tokens", "output_tokens", "cached_input_tokens", "cost_usd", "unknown_cost_calls",
+    )  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +106,8 @@ class Ledger:
 
     def save(self) -> None:
         rows = [[*key, *row[:4], str(row[4]), row[5]] for key, row in sorted(self.calls.items())]
-        book = {"columns": self.COLUMNS, "calls": rows, "counts": dict(sorted(self.counts.items())), "paid": self.paid, "saved_usd": str(self.saved)}
+        counts = dict(sorted(self.counts.items()))
+        book = {"columns": self.COLUMNS, "calls": rows, "counts": counts, "paid": self.paid, "saved_usd": str(self.saved)}
         self.path.write_text(json.dumps(book))
 
 
@@ -177,13 +184,16 @@ class PlayedModel:
         """Nothing to close."""
 
     def _response(self, request: LLMRequest, agent: str, answer: Answer) -> LLMResponse:
-        world, asks = self.world, [message.role for message in request.messages]
-        prompt = sum(tokens_in(message.text) + 30 * len(message.tool_calls or ()) for message in request.messages) + 110 * len(request.tools or ())
+        world, messages = self.world, request.messages
+        prompt = sum(tokens_in(message.text) + 30 * len(message.tool_calls or ()) for message in messages)
+        prompt += 110 * len(request.tools or ())
         output = tokens_in(answer.text) + sum(tokens_in(one.arguments_text) + 12 for one in answer.calls) + answer.thought
-        again = agent == "support" and "assistant" in asks and world.chance(0.9)  # the provider knows the beginning
-        cached = (prompt - tokens_in(request.messages[-1].text)) // 128 * 128 if again else 0
+        went_on = any(message.role == "assistant" for message in messages)
+        again = agent == "support" and went_on and world.chance(0.9)  # the provider knows the beginning
+        cached = (prompt - tokens_in(messages[-1].text)) // 128 * 128 if again else 0
         usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": output}
-        usage |= {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": {"reasoning_tokens": answer.thought}}
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        usage["completion_tokens_details"] = {"reasoning_tokens": answer.thought}
         cost = PRICES[self.model_id].cost(prompt, output, cached) if self.model_id in PRICES else None
         if self.tells and cost is not None:
             usage["cost"] = float(cost)
@@ -234,20 +244,23 @@ class Cast:
         }
         sort = "Sort the customer's message: what it is about, whether it is urgent, and which order it names."
         self.triage = {
-            model: self._agent("triage", model, store, instructions=sort, output=Ticket, output_mode="tool", retries=2) for model in (MINI, QWEN)
+            model: self._agent("triage", model, store, instructions=sort, output=Ticket, output_mode="tool", retries=2)
+            for model in (MINI, QWEN)
         }
         read = "Find out what the pages say about the question. Name the page for everything you say."
         pages = [self.search, self.fetch_page, self.ask_reader]
         self.research = self._agent("research", SONNET, store, instructions=read, tools=pages, max_turns=80, max_cost=4.0)
         self.reader = self._agent("reader", FLASH, store, instructions="Answer from this one page.", tools=[self.fetch_page])
         sum_up = "Sum up these reviews in one sentence for the buyers."
-        self.digest = self._agent("digest", FLASH, store, tells=False, price=PRICES[FLASH], instructions=sum_up, tags={"job": "nightly"})
+        night = {"price": PRICES[FLASH], "tags": {"job": "nightly"}}
+        self.digest = self._agent("digest", FLASH, store, tells=False, instructions=sum_up, **night)
         self.lab = self._agent("lab", SONNET, store, instructions=rules["v2"])
 
     def _agent(self, name: str, model_id: str, store: RunStore, *, tells: bool = True, **settings: Any) -> PlayedAgent:
-        model = ModelRetry(PlayedModel(self.world, model_id, tells=tells), sleep=self.world.sleep, random=lambda: self.world.dice.random())
+        world = self.world
+        model = ModelRetry(PlayedModel(world, model_id, tells=tells), sleep=world.sleep, random=lambda: world.dice.random())
         agent = PlayedAgent(name, model=model, store=store, **settings)
-        agent.world = self.world
+        agent.world = world
         return agent
 
     async def order_status(self, order: int) -> str:
@@ -313,7 +326,8 @@ def triage(world: World, model: str, order: int) -> Script:
     for _ in range(5):
         wrong = world.chance(0.2 if model == QWEN else 0.03)
         topic = "late parcel" if wrong else world.dice.choice(("delivery", "refund", "size", "other"))
-        yield replace(call("final_answer", topic=topic, urgent=world.chance(0.2), order=order), thought=int(world.dice.expovariate(1 / 60)))
+        answer = call("final_answer", topic=topic, urgent=world.chance(0.2), order=order)
+        yield replace(answer, thought=int(world.dice.expovariate(1 / 60)))
 
 
 def research(world: World, readers: int, circles: bool) -> Script:

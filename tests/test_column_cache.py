@@ -283,6 +283,18 @@ def test_a_history_put_back_from_a_backup_is_read_anew(store, tmp_path):
     assert_right(store)
 
 
+def test_a_backup_written_over_the_file_is_read_anew(store, tmp_path):
+    add(store, 1)
+    store.close()
+    shutil.copy(store.path, tmp_path / "backup.db")
+    add(store, 2)
+    assert_right(store)
+    store.close()
+    shutil.copyfile(tmp_path / "backup.db", store.path)
+    assert runs(store).run_id.tolist() == ["r0001"]
+    assert_right(store)
+
+
 def test_a_copied_directory_is_not_the_copy_of_a_copied_history(store, tmp_path):
     add(store, 1)
     assert_right(store)
@@ -336,7 +348,7 @@ def test_a_copy_that_is_none_is_as_if_it_were_not_there(store, damage):
         add(store, number)
     first = turns(store)
     damage(copy_of(store), copy_of(store).read_bytes())
-    pd.testing.assert_frame_equal(turns(store), first)
+    assert [after for _, _, after in reads_of(store, lambda: pd.testing.assert_frame_equal(turns(store), first))] == [None]
     assert_right(store)
 
 
@@ -372,6 +384,13 @@ def test_where_it_cannot_be_written_there_is_none(store):
     assert_right(store)
     drop_cache(store.path)
     assert copy_of(store).parent.read_text() == "a file where the directory would be"
+
+
+def test_a_copy_that_cannot_be_put_in_place_leaves_nothing_behind(store):
+    add(store, 1)
+    copy_of(store).mkdir(parents=True)
+    assert len(turns(store)) == 2
+    assert [path.name for path in copy_of(store).parent.iterdir()] == ["turns.arrow"]
 
 
 def test_dropping_leaves_what_is_not_ours(store):

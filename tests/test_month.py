@@ -20,7 +20,8 @@ RUNS = 300
 
 
 def month(file, *options):
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(file), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, str(SCRIPT), str(file), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_the_history_holds_what_the_models_have_charged(rows, book):
         cost[call["model"]] += Decimal(call["cost_usd"])
     for turn in turns:
         history[turn["request_model"]] += Decimal(str(turn["cost_usd"] or 0))
-    assert {model: float(usd) for model, usd in history.items()} == pytest.approx({model: float(usd) for model, usd in cost.items()}, abs=1e-9)
+    assert {model: float(usd) for model, usd in history.items()} == pytest.approx({model: float(usd) for model, usd in cost.items()})
     asked = [turn for turn in turns if turn["replayed_from"] is None]
     for column in ("input_tokens", "output_tokens", "cached_input_tokens"):
         assert sum(turn[column] or 0 for turn in asked) == sum(call[column] for call in charged)

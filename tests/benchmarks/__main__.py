@@ -16,6 +16,7 @@ from typing import Any
 
 from agentroute import Agent, tool
 from tests.benchmarks.endpoint import endpoint
+from tests.benchmarks.history import history
 from tests.benchmarks.measure import cpu, processes, row
 from tests.benchmarks.transport import memory, transport
 
@@ -99,6 +100,7 @@ def main() -> None:
         asyncio.run(tools_side_by_side(base_url))
         asyncio.run(transport(base_url))
         memory(base_url)
+    history()
     print("load average {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
 
 

@@ -96,8 +96,8 @@ def _ms(action: Callable[[], Any]) -> float:
 # ---- bytes --------------------------------------------------------------------------------------------------------
 
 
-WORDS = "order parcel left warehouse today customer asked refund policy state address street because arrive before shipped value late".split()
-WORDS += [f"{word}{ending}" for word in WORDS for ending in ("s", "ing", "ed", "ly", "ment", "less")]
+_STEMS = ("order", "parcel", "left", "warehouse", "customer", "ask", "refund", "policy", "state", "address", "street", "arrive", "before", "ship", "value", "late")
+WORDS = [f"{stem}{ending}" for stem in _STEMS for ending in ("", "s", "ing", "ed", "ly", "ment", "less")]
 
 
 def _prose(rng: random.Random, n_chars: int) -> str:
@@ -118,10 +118,10 @@ def _run(store: RunStore | None, rng: random.Random, n_turns: int) -> int:
     calls = [ToolCall(f"call_{rng.getrandbits(64):x}", "look_up", {"question": _prose(rng, 80)}) for _ in range(n_turns - 1)]
     answers = [*calls, _prose(rng, 800)]
     model = ModelScripted(answers)
-    instructions = _prose(random.Random(0), 1500)
+    instructions = _prose(random.Random(0), 2000)
     agent = Agent("support", model=model, tools=[look_up], instructions=instructions, store=store, record=store is not None, max_turns=n_turns)
     with replay("on" if store is not None else "off"):
-        result = agent.run(_prose(rng, 400))
+        result = agent.run(_prose(rng, 600))
     parts = [[message.to_dict() for message in request.messages] for request in model.requests]
     return len(json.dumps(parts)) + sum(len(json.dumps(message)) for message in result.messages if message["role"] == "assistant")
 

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom in a real kernel: the first on the model of this machine, the second on a month of runs."""
+"""The notebooks run from top to bottom in a real kernel: one on the model of this machine, one on a month of runs."""
 
 import json
 import shutil
@@ -44,13 +44,14 @@ def test_the_quickstart_calls_its_tools_and_accounts_for_itself(smollm2, tmp_pat
     assert max(map(len, cards)) < 10_000
 
 
-# ---- the cost analysis: what it finds is compared with the book that the played models have kept, `month.json` -----------------
+# ---- the cost analysis: what it finds is compared with the book that the played models have kept, `month.json` ----
 
 FOUND = """
 import json
 print(json.dumps({
     "paid": float(daily["cost_usd"].sum()), "invoice": float(invoice.loc["total", "total"]),
-    "of_tenant": invoice["total"].drop(["total", "(the shop)"]).to_dict(), "of_agent": invoice.loc["total"].drop("total").to_dict(),
+    "of_tenant": invoice["total"].drop(["total", "(the shop)"]).to_dict(),
+    "of_agent": invoice.loc["total"].drop("total").to_dict(),
     "worst": f"{worst:%Y-%m-%d}", "worst_usd": float(daily["cost_usd"].max()),
     "loops": sorted(loops["agent_name"]), "stopped": len(stopped), "suggested": float(suggested), "dearest_usd": suggested.max,
     "refused": int(agentroute.cost(by="error_type").set_index("error_type").loc["ErrorModelRateLimit", "errors"]),
@@ -66,7 +67,8 @@ print(json.dumps({
 def analysis(tmp_path_factory):
     """The executed notebook (`document`), what stood in its variables (`found`), and the models' own book (`book`, `counts`)."""
     folder = tmp_path_factory.mktemp("analysis")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("*.db*", "month-parquet", "month.json"))
+    made_by_hand = shutil.ignore_patterns("*.db*", "month-parquet", "month.json")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=made_by_hand)
     notebook = folder / "notebooks" / "02_cost_analysis.ipynb"
     document = nbformat.read(notebook, as_version=4)
     document.cells.append(nbformat.v4.new_code_cell(FOUND))
@@ -110,7 +112,8 @@ class TestCostAnalysis:
         assert analysis.found["worst"] == max(of_day, key=of_day.get) == "2026-10-13"
         assert analysis.found["worst_usd"] == pytest.approx(of_day["2026-10-13"], abs=1e-6)
         assert analysis.found["loops"] == ["research"] * analysis.counts["run: research ErrorBudget"]
-        assert analysis.found["refused"] == sum(count for name, count in analysis.counts.items() if "ErrorModelRateLimit" in name)
+        refused = [count for name, count in analysis.counts.items() if "ErrorModelRateLimit" in name]
+        assert analysis.found["refused"] == sum(refused) > 0
 
     def test_the_suggested_limit_stops_the_loops_and_nothing_else(self, analysis):
         assert analysis.found["stopped"] == analysis.counts["run: research ErrorBudget"] > 0
@@ -128,8 +131,9 @@ class TestCostAnalysis:
         assert analysis.found["filled_usd"] == pytest.approx(usd, abs=1e-6)
 
     def test_failed_tool_calls_are_those_the_tools_have_counted(self, analysis):
-        known = {name.removeprefix("tool error: "): count for name, count in analysis.counts.items() if name.startswith("tool error: ")}
-        assert {tool: count for tool, count in analysis.found["tools"].items() if count} == known
+        failed = {tool: count for tool, count in analysis.found["tools"].items() if count}
+        assert {f"tool error: {tool}": count for tool, count in failed.items()}.items() <= analysis.counts.items()
+        assert len(failed) == sum(name.startswith("tool error: ") for name in analysis.counts)
 
     def test_no_cell_warns_and_no_output_is_huge(self, analysis):
         outputs = [output for cell in analysis.document.cells for output in cell.get("outputs", [])]
