@@ -1,4 +1,4 @@
-"""Running a blocking function beside the event loop, in a daemon thread of its own.
+"""Running a blocking function beside the event loop, in a daemon thread that no other has at the time.
 
 Why not `asyncio.to_thread`: its pool is small and shared, a hung function keeps the interpreter from exiting, and a
 function that raises StopIteration makes it wait for ever (Python 3.11).
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import queue
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -62,6 +64,49 @@ def forget_abandon() -> None:
     _abandon.set(None)
 
 
+class _Worker:
+    """A thread that is used again: to start one takes longer than most of what is done in them."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], str]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def do(self, job: Callable[[], None], name: str) -> None:
+        self._jobs.put((job, name))
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job, self._thread.name = self._jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                try:
+                    _idle.remove(self)
+                except ValueError:  # somebody has taken it just now
+                    continue
+                return
+            job()
+            del job  # nothing is kept alive by a thread that waits
+            _idle.append(self)
+
+
+IDLE_S = 5.0
+"""How long a thread without work waits for some."""
+_idle: list[_Worker] = []
+"""Workers that wait, each in it once. Adding, taking and removing are one step each, so no lock is needed."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # threads do not survive a fork
+
+
+def _in_some_thread(job: Callable[[], None], name: str) -> None:
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
+    worker.do(job, name)
+
+
 async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-tool") -> T:
     """What `function()` returns; context variables are carried. Cancelling abandons the thread, it does not stop it."""
     loop = asyncio.get_running_loop()
@@ -85,7 +130,7 @@ async def run_in_thread(function: Callable[[], T], *, name: str = "agentroute-to
         except RuntimeError:
             pass  # the loop is closed; nobody waits any more
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    _in_some_thread(work, name)
     try:
         value, error = await asyncio.shield(done)
     except asyncio.CancelledError:

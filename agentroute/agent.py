@@ -19,9 +19,19 @@ from .models.base import Model
 from .output import output_spec
 from .prices import Price
 from .recorder import recorded
-from .result import Result
 from .replays import active_replay
-from .settings import CHECKS, SETTINGS, checked_record, checked_tags, number, optional_approve, unknown_setting, whole_number, with_hidden_key
+from .result import Result
+from .settings import (
+    CHECKS,
+    SETTINGS,
+    checked_record,
+    checked_tags,
+    number,
+    optional_approve,
+    unknown_setting,
+    whole_number,
+    with_hidden_key,
+)
 from .store import default_store
 from .stream import RunStream, outcome
 from .tools import Approval, Approve, Tool, check_function, tool

@@ -214,7 +214,6 @@ def _draw_cost_per_run(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
         return _nothing(ax, note)
     low, high = known.min(), known.max()
     edges = np.geomspace(low, high, 41) if high > low * 1.01 else np.geomspace(low / 2, high * 2, 12)
-    edges[[0, -1]] = min(low, edges[0]), max(high, edges[-1])  # not to lose the ends by rounding
     ax.stairs(np.histogram(known, edges)[0], edges, fill=True, color=COLOURS[0])
     ax.set_xscale("log")
     p50, p95 = np.quantile(known, [0.5, 0.95])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .config import keys_in_use, without_keys
 from .errors import ErrorConfig
@@ -21,9 +21,12 @@ _CREDENTIAL = (
 _MAY_HOLD_ONE = r"sk[-_]|rk[-_]|pk[-_]|xai-|pplx-|hf_|gh[op]_|glpat-|AIza|AKIA|(?i:bearer|basic)\s"
 
 
-def without_credentials(text: str) -> str:
-    """The text with the keys this process holds, and whatever looks like a key or an authorisation header, struck out."""
-    keys = [key for key in keys_in_use() if key[:8] in text or "\\u" in text]
+def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
+    """The text with the keys this process holds, and whatever looks like a key or an authorisation header, struck out.
+
+    `held`: those keys, where somebody has asked for them already.
+    """
+    keys = [key for key in (keys_in_use() if held is None else held) if key[:8] in text or "\\u" in text]
     if keys:
         text = without_keys(text, keys)
     return re.sub(_CREDENTIAL, _struck_out, text) if re.search(_MAY_HOLD_ONE, text) else text
@@ -58,11 +61,11 @@ class Keeping:
         """Whether texts are kept as they are, keys apart."""
         return self.content == "all" and self.redact is None
 
-    def of(self, text: str) -> str | None:
-        """What is kept of a text; None is nothing."""
+    def of(self, text: str, keys: Iterable[str] | None = None) -> str | None:
+        """What is kept of a text; None is nothing. `keys` as in `without_credentials`."""
         if self.content == "metadata":
             return None
-        text = without_credentials(text)  # first, while a key is still what it was
+        text = without_credentials(text, keys)  # first, while a key is still what it was
         if self.redact is not None:
             try:
                 redacted = self.redact(text)

@@ -124,6 +124,7 @@ class _Run:
         self.spec = spec
         self.user = Message("user", prompt)  # type: ignore[arg-type]  # made content in _prepare, where it may fail
         self.parent = _current.get()
+        call = self.parent[1] if self.parent else None
         self.record: Record = Record(
             RunRecord(
                 run_id=spec.new_id(),
@@ -135,6 +136,8 @@ class _Run:
                 notebook=spec.place.notebook,
                 cell_id=spec.place.cell_id,
                 parent_run_id=self.parent[0].record.run.run_id if self.parent else None,
+                parent_turn_index=call.turn_index if call else None,
+                parent_call_index=call.call_index if call else None,
             )
         )
         self.transcript: list[Message] = []
@@ -151,8 +154,7 @@ class _Run:
         self.budget = None if spec.max_cost is None else Budget(spec.max_cost, name="max_cost")
         above: Sequence[Budget] = self.parent[0].meter.budgets if self.parent else ()
         self.meter: Meter = Meter([*above, *spec.budgets, *([self.budget] if self.budget else [])], spec.price)
-        above_it, call = (self.parent[0].tally, self.parent[1]) if self.parent else (None, None)
-        self.tally: Tally = Tally(self.record.run, above_it, call)
+        self.tally: Tally = Tally(self.record.run, self.parent[0].tally if self.parent else None, call)
         self._began = spec.monotonic()
 
     # ---- the run ----------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class RunRecord:
     error_text: str | None = column("Its message.", group="error", long=True, default=None)
     session_id: str | None = column("Conversation the run belongs to.", group="where", default=None)
     parent_run_id: str | None = column("The run whose tool started this one.", group="where", default=None)
+    parent_turn_index: int | None = column("The turn of that run which asked for the tool.", group="where", default=None)
+    parent_call_index: int | None = column("The position of the call in that turn.", group="where", default=None)
     tags: str | None = column("Its tags, a JSON object of texts.", group="where", default=None)
     notebook: str | None = column("The notebook it was run in, where that is known.", group="where", default=None)
     cell_id: str | None = column("The notebook's id of the cell.", group="where", default=None)

@@ -183,32 +183,17 @@ def _sum_up(connection: sqlite3.Connection, run_id: str, filled: int) -> None:
 
 
 def _add_above(connection: sqlite3.Connection, run_id: str, cost: Decimal) -> Iterable[str]:
-    """Adds to the tool calls that the run was begun in, and to those around them; the runs whose calls these are."""
+    """Adds to the tool call that the run was begun in, and to those around it; the runs whose calls these are."""
     seen = {run_id}
-    while True:
-        parent, started_at = connection.execute("SELECT parent_run_id, started_at FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        found = parent is not None and connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (parent,)).fetchone()
-        if not found or parent in seen:
-            return seen
-        if (call := _call_at(connection, parent, started_at)) is not None:
-            turn_index, call_index, before = call
-            sql = "UPDATE tool_calls SET cost_usd = ? WHERE run_id = ? AND turn_index = ? AND call_index = ?"
-            connection.execute(sql, (float(Decimal(repr(before or 0.0)) + cost), parent, turn_index, call_index))
-        run_id = parent
+    above = "SELECT parent_run_id, parent_turn_index, parent_call_index FROM runs WHERE run_id = ?"
+    while (parent := connection.execute(above, (run_id,)).fetchone()) is not None and parent[0] is not None and parent[0] not in seen:
+        which = "WHERE run_id = ? AND turn_index = ? AND call_index = ?"
+        call = connection.execute(f"SELECT cost_usd FROM tool_calls {which}", parent).fetchone()
+        if call is not None:
+            connection.execute(f"UPDATE tool_calls SET cost_usd = ? {which}", (float(Decimal(repr(call[0] or 0.0)) + cost), *parent))
+        run_id = parent[0]
         seen.add(run_id)
-
-
-def _call_at(connection: sqlite3.Connection, run_id: str, moment: int) -> tuple[int, int, float | None] | None:
-    """The tool call that was going on at a moment; of several of one tool the first, of several tools none."""
-    sql = (
-        "SELECT turn_index, call_index, cost_usd, tool_name FROM tool_calls WHERE run_id = ? AND started_at <= ? "
-        "AND (duration_s IS NULL OR started_at + duration_s * 1e6 >= ?) ORDER BY turn_index, call_index"
-    )
-    calls = connection.execute(sql, (run_id, moment, moment)).fetchall()
-    if len({call[3] for call in calls}) != 1:
-        return None
-    turn_index, call_index, cost, _ = calls[0]
-    return turn_index, call_index, cost
+    return seen
 
 
 def _total(costs: Iterable[float]) -> float:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .config import keys_in_use
 from .errors import ErrorConfig, ErrorStore
 from .keeping import Keeping
 from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
@@ -112,7 +113,8 @@ class RunStore:
         from .tables import TABLES, Bodies, store_bodies
 
         bodies: Bodies = {}
-        batches = [(TABLES[type(rows[0])], [TABLES[type(row)].row(row, self.keeping, bodies) for row in rows]) for rows in parts if rows]
+        keys = keys_in_use()
+        batches = [(TABLES[type(rows[0])], [TABLES[type(row)].row(row, self.keeping, bodies, keys) for row in rows]) for rows in parts if rows]
         with self._database.write() as connection:
             store_bodies(connection, bodies)
             revision = _next_revision(connection)

@@ -110,24 +110,24 @@ class Table:
     def _extra(self) -> list[str]:
         return ["revision"] if self.kind is RunRecord else []
 
-    def row(self, record: Any, keeping: Keeping, bodies: Bodies) -> list[Any]:
-        """A record as `upsert_sql` takes it, but for the revision; its long texts are added to `bodies`."""
-        return self._apart(self._without_keys(list(encoded(record))), keeping, bodies)
+    def row(self, record: Any, keeping: Keeping, bodies: Bodies, keys: Iterable[str] | None = None) -> list[Any]:
+        """A record as `upsert_sql` takes it, but for the revision; its long texts are added to `bodies`. `keys` as in `keeping`."""
+        return self._apart(self._without_keys(list(encoded(record)), keys), keeping, bodies, keys)
 
-    def _without_keys(self, row: list[Any]) -> list[Any]:
+    def _without_keys(self, row: list[Any], keys: Iterable[str] | None) -> list[Any]:
         """Names, too, may hold a key: of a model, a session, in a tag."""
         places = [index for index in self.texts if index not in self.longs and row[index]]
         together = "\n".join(row[index] for index in places)
-        if without_credentials(together) != together:
+        if without_credentials(together, keys) != together:
             for index in places:
-                row[index] = without_credentials(row[index])
+                row[index] = without_credentials(row[index], keys)
         return row
 
-    def _apart(self, row: list[Any], keeping: Keeping, bodies: Bodies) -> list[Any]:
+    def _apart(self, row: list[Any], keeping: Keeping, bodies: Bodies, keys: Iterable[str] | None = None) -> list[Any]:
         hashes: list[bytes | None] = []
         for index in self.longs:
             text = row[index]
-            kept = keeping.of(text) if text else text
+            kept = keeping.of(text, keys) if text else text
             key = None
             if kept is None:
                 kept = self.defaults[index]

@@ -67,7 +67,7 @@ def test_only_one_file_speaks_http():
     assert speakers == ["_connections"]
 
 
-HEAVY = ["pandas", "numpy", "IPython", "ipywidgets", "httpx", "httpx2", "xllamacpp", "pydantic", "docstring_parser", "click", "sqlite3"]
+HEAVY = ["pandas", "numpy", "pyarrow", "matplotlib", "IPython", "ipywidgets", "httpx", "httpx2", "xllamacpp", "pydantic", "docstring_parser", "click", "sqlite3"]
 
 
 @pytest.mark.parametrize("statement", ["import agentroute", "from agentroute import Agent", "from agentroute import Agent, tool, RunStore, Memory"])

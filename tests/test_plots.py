@@ -118,6 +118,7 @@ def test_lines_end_at_what_was_paid_in_all():
 def test_lines_never_show_money_before_it_was_paid():
     df = turns_of(4)
     df["started_at"] = pd.Series([START + timedelta(days=day) for day in (0, 1, 2, 30)]).astype("datetime64[us, UTC]")
+    df["cost_usd"] = [1.0, 2.0, 4.0, 8.0]
     (line,) = plots.plot_cumulative_cost(df).get_lines()
     times, sums = pd.DatetimeIndex(line.get_xdata(orig=True)).tz_localize("UTC"), line.get_ydata()
     for time, total in zip(times, sums, strict=True):

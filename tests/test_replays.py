@@ -497,8 +497,14 @@ def test_runs_begun_by_tools_are_replayed_as_the_run_around_them(server, store, 
         async def to_the_end():  # outside the block: the runs inside are replayed as the one around them
             return [event async for event in events]
 
-        asyncio.run(to_the_end())
+        result = asyncio.run(to_the_end())[-1].result
     assert (len(outer_server.requests), len(server.requests)) == (2, 1)
+    (call,) = result.record.tool_calls
+    assert (call.cost_usd, call.cost_saved_usd) == (0.0, 0.001)
+    nested = runs(store, agent="inner").iloc[-1]
+    assert (nested.parent_run_id, nested.parent_turn_index, nested.parent_call_index) == (call.run_id, 1, 1)
+    assert (result.usage.cost_saved_usd, result.usage.replayed_calls) == (0.003, 3)
+    assert runs(store)["cost_saved_usd"].sum() == pytest.approx(0.003)
 
 
 def test_a_model_behind_another_one_is_replayed_with_it(server, store, new_session):

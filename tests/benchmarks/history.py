@@ -165,7 +165,7 @@ def recording(directory: Path) -> None:
             floor = _raw(connection, record, n_runs)
             times = [[_ms(step) for step in (floor, runs(store), runs(None))] for _ in range(ROUNDS)]
     raw, recorded, unrecorded = (min(part) for part in zip(*times, strict=True))
-    row("1,000 recorded runs, what recording adds", (recorded - unrecorded) / n_runs, raw / n_runs, "≤ 5×", "s")
+    row("1,000 recorded runs, what recording adds", (recorded - unrecorded) / n_runs, raw / n_runs, "≤ 5 s", "s")
 
 
 def _small_run(store: RunStore | None) -> str:

@@ -328,6 +328,13 @@ def test_what_was_paid_inside_a_tool_is_told_beside_what_was_saved() -> None:
     assert ", $0.0200, replayed, saved $0.0040, " in usage_line(card)
 
 
+def test_what_was_saved_inside_a_tool_is_told_with_the_rest() -> None:
+    card = ended([replayed(1)], [call(1, 1, cost_usd=0.0, cost_saved_usd=0.02)], cost_usd=0.0, input_tokens=1, output_tokens=1)
+    assert ", replayed, saved $0.0240, " in usage_line(card)
+    asked = ended([turn(1, cost_usd=0.01)], [call(1, 1, cost_usd=0.0, cost_saved_usd=0.02)], cost_usd=0.01)
+    assert ", $0.0100, saved $0.0200 inside tools, " in usage_line(asked)
+
+
 def test_request_that_replay_refused_cost_nothing() -> None:
     card = ended([turn(1, error_type="ErrorReplay")], output=None, status="error", error_type="ErrorReplay")
     assert "cost unknown" not in usage_line(card)
