@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from .errors import ErrorMissingPackage
@@ -29,7 +30,7 @@ _EXACT_IN_A_FLOAT = 2.0**53
 class Look:
     """How values are shown: the time zone of times, and whose dtypes (None: numpy's and pandas' own; `pyarrow`)."""
 
-    tz: str = "UTC"
+    tz: str | tzinfo = "UTC"
     dtype_backend: str | None = None
 
 
@@ -145,7 +146,7 @@ def _of_arrow(values: pa.ChunkedArray, name: str, may_be_none: bool, look: Look)
 
     pd = pandas()
     if look.dtype_backend == "pyarrow":
-        return pd.arrays.ArrowExtensionArray(values.cast(pa.timestamp("us", tz=look.tz)) if name == "datetime" else values)
+        return pd.arrays.ArrowExtensionArray(values.cast(pa.timestamp("us", tz=_for_arrow(look.tz))) if name == "datetime" else values)
     if name == "str":
         return pd.StringDtype(na_value=np.nan).__from_arrow__(values) if _has_str(pd) else values.to_numpy()
     if name == "datetime":
@@ -153,6 +154,13 @@ def _of_arrow(values: pa.ChunkedArray, name: str, may_be_none: bool, look: Look)
     if name == "int" and may_be_none:
         return pd.Int64Dtype().__from_arrow__(values)
     return np.array(values.to_numpy())  # a copy: what Arrow holds cannot be written to
+
+
+def _for_arrow(zone: str | tzinfo) -> str | tzinfo:
+    """A zone without a name has only the offset of now."""
+    if isinstance(zone, str | timezone):
+        return zone
+    return timezone(datetime.now(zone).utcoffset() or timedelta(0))
 
 
 def _numpy(values: Sequence[Any], name: str) -> tuple[Any, Any]:

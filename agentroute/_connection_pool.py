@@ -6,12 +6,13 @@ import os
 import sqlite3
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Connection", "Pool", "create_file", "file_identity", "make_directories"]
+__all__ = ["Connection", "Pool", "Turns", "create_file", "file_identity", "make_directories"]
 
 _creating = threading.Lock()
 
@@ -21,10 +22,53 @@ class Connection(sqlite3.Connection):
     """Of the file, when it was opened or copied; another state means that this connection is of no more use."""
     renew: Callable[[], None] | None = None
     """Renews the lock held on a network disk, before each commit."""
+    wait_s: float = 0.0
+    """How long it waits for the locks of others."""
 
     def before_commit(self) -> None:
         if self.renew is not None:
             self.renew()
+
+
+class Turns:
+    """So many may be in at a time; the others come in the order in which they asked. A lock of `threading` lets some wait for ever."""
+
+    def __init__(self, limit: int = 1) -> None:
+        self._free = limit
+        self._changing = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout_s: float) -> bool:
+        with self._changing:
+            if self._free:
+                self._free -= 1
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            if turn.acquire(timeout=timeout_s):
+                return True
+        except BaseException:  # Ctrl-C
+            if not self._leave(turn):
+                self.release()
+            raise
+        return not self._leave(turn)
+
+    def _leave(self, turn: threading.Lock) -> bool:
+        """Stops waiting; False where the turn was given a moment ago."""
+        with self._changing:
+            if turn not in self._waiting:
+                return False
+            self._waiting.remove(turn)
+            return True
+
+    def release(self) -> None:
+        with self._changing:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
 
 
 @dataclass(eq=False)
@@ -34,15 +78,20 @@ class Pool:
     limit: int
     pid: int = field(default_factory=os.getpid)
     idle: list[Connection] = field(default_factory=list)
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    writers: Turns = field(default_factory=Turns)
+    """Who writes comes here first, so that writers who wait for each other keep no connection from a reader."""
+    writing: Turns = field(default_factory=Turns)
+    """The lock on the file, as far as this process goes; also of a reader who has to upgrade it."""
     guard_fd: int | None = None
     is_closed: bool = False
     networked: bool | None = None  # None: nobody has looked
     sqlite_locks: bool | None = None  # whether they answer on this network disk
     erasing: bool = False  # what was erased is still in the log, because somebody was reading
 
+    brief_until: float = 0.0  # by the monotonic clock: somebody has waited for the lock in vain
+
     def __post_init__(self) -> None:
-        self.slots = threading.BoundedSemaphore(self.limit)
+        self.slots = Turns(self.limit)
 
     def release(self) -> None:
         """Closes what is idle, and from now on what is given back."""

@@ -127,14 +127,16 @@ class LockDirectory:
         self._swept = False
 
     @contextmanager
-    def held(self) -> Iterator[Callable[[], None]]:
+    def held(self, timeout_s: float | None = None) -> Iterator[Callable[[], None]]:
         """Holds the lock. Gives a function that renews it, to be called before what cannot be undone.
+
+        `timeout_s` is how long to wait for it this time, where not as long as ever.
 
         Raises:
             sqlite3.OperationalError: others have it for longer than the timeout.
             ErrorStore: from the function, when the lock was taken over.
         """
-        mine = self._take()
+        mine = self._take(self._timeout_s if timeout_s is None else timeout_s)
         done = threading.Event()
 
         def renew() -> None:
@@ -158,7 +160,7 @@ class LockDirectory:
             done.set()
             _delete(mine)
 
-    def _take(self) -> str:
+    def _take(self, timeout_s: float) -> str:
         if not self._swept:
             self._sweep()
             self._swept = True
@@ -166,13 +168,13 @@ class LockDirectory:
         made = f"{self._path}.{name}"
         try:
             _make(made, name)
-            self._wait(made, name)
+            self._wait(made, name, timeout_s)
         except BaseException:
             _delete(f"{made}/{name}")
             raise
         return f"{self._path}/{name}"
 
-    def _wait(self, made: str, name: str) -> None:
+    def _wait(self, made: str, name: str, timeout_s: float) -> None:
         begun = time.monotonic()
         pause_s, look_at = 0.001, begun + LOOK_AFTER_S
         while not self._place(made, name):
@@ -182,7 +184,7 @@ class LockDirectory:
                 os.utime(f"{made}/{name}")  # or it would be old when it gets its turn
             if self._delete_stale(by_age=by_age):
                 continue
-            if now > begun + self._timeout_s:
+            if now > begun + timeout_s:
                 raise sqlite3.OperationalError(f"database is locked by {self._holder()}")
             time.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 1.5, 0.02)

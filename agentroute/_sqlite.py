@@ -35,6 +35,8 @@ IN_RAM = ":memory:"
 WAL_LIMIT_BYTES = 4 << 20
 MAX_CONNECTIONS = 4
 ERASE_WAIT_MS = 500  # for readers of an older state
+BRIEF_S = 0.1
+BRIEF_FOR_S = 30.0
 
 
 class Database:
@@ -78,7 +80,7 @@ class Database:
         `slow` is for a reader that may take its time between rows. On a network disk it reads a private copy, because
         a file there is one use's at a time; elsewhere it makes no difference.
         """
-        with self._named("read"), self._connection(slow=slow) as connection:
+        with self._named("read"), self._connection(slow=slow, reading=True) as connection:
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -86,13 +88,16 @@ class Database:
                 roll_back(connection)
 
     @contextmanager
-    def write(self, *, erase: bool = False) -> Iterator[sqlite3.Connection]:
+    def write(self, *, erase: bool = False, brief: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection in a write transaction: committed at the end, rolled back when an error passes.
 
         With `erase` what is deleted is gone from the file's log too when this ends; while somebody reads an older
         state, as soon as a later write or the last close finds nobody reading.
+
+        `brief` is for what others wait for meanwhile: when somebody has waited for a lock in vain, it waits a tenth of a second at
+        most, for half a minute or until a write has worked.
         """
-        with self._named("written"), self._connection() as connection, self._guard(connection):
+        with self._patience(brief) as wait_s, self._named("written", wait_s), self._writing(wait_s) as connection, self._guard(connection):
             with transaction(connection, connection.before_commit):
                 yield connection
             self._checkpoint(connection, erase=erase)
@@ -105,7 +110,7 @@ class Database:
         Raises:
             ErrorStore: it is in use for too long, or there is no room for a second copy.
         """
-        with self._named("written"), self._connection() as connection, self._guard(connection):
+        with self._named("written"), self._writing() as connection, self._guard(connection):
             connection.before_commit()
             connection.execute("VACUUM")
             self._checkpoint(connection, erase=True)
@@ -120,7 +125,7 @@ class Database:
         target = Path(os.path.abspath(os.path.expanduser(path)))
         if not self.exists():
             raise ErrorStore(f"{self._name} does not exist yet, so there is nothing to copy")
-        with self._named("read"), self._connection(slow=True) as connection:
+        with self._named("read"), self._connection(slow=True, reading=True) as connection:
             try:
                 copy_to(connection, target)
             except FileExistsError as error:
@@ -136,7 +141,7 @@ class Database:
             return []
         with self._named("read"):
             try:
-                with self._connection(slow=True) as connection:
+                with self._connection(slow=True, reading=True) as connection:
                     lines = [line for (line,) in connection.execute("PRAGMA integrity_check")]
             except sqlite3.DatabaseError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
@@ -158,33 +163,73 @@ class Database:
         self._close_pool = weakref.finalize(self, self._pool.release)
         return self._pool
 
-    @contextmanager
-    def _connection(self, *, slow: bool = False) -> Iterator[Connection]:
-        pool = self._pool
-        if pool.pid != os.getpid():
+    def _own_pool(self) -> Pool:
+        if self._pool.pid != os.getpid():
             self._close_pool()
-            pool = self._new_pool()
-        if not pool.slots.acquire(timeout=self._timeout_s):
-            raise ErrorStore(f"{self._name} is busy: {pool.limit} uses of it in this process do not end; close unfinished reads")
+            self._new_pool()
+        return self._pool
+
+    @contextmanager
+    def _patience(self, brief: bool) -> Iterator[float]:
+        """How long a write may wait for locks."""
+        pool, begun = self._own_pool(), time.monotonic()
+        wait_s = min(BRIEF_S, self._timeout_s) if brief and begun < pool.brief_until else self._timeout_s
         try:
-            if slow or not self._is_networked(pool):
-                take = self._take_copy if self._is_networked(pool) else self._take
-                with pool.lent(take, keep=self.in_ram) as connection:
-                    yield connection
-            else:
-                with self._alone(pool) as renew, closing(self._open(renew)) as connection:
-                    yield connection
+            yield wait_s
+        except ErrorStore:
+            if wait_s == self._timeout_s and (now := time.monotonic()) - begun >= wait_s * 0.9:
+                pool.brief_until = now + BRIEF_FOR_S
+            raise
+        pool.brief_until = 0.0
+
+    @contextmanager
+    def _writing(self, wait_s: float | None = None) -> Iterator[Connection]:
+        """A connection for one of the writers of this process, who come one after the other."""
+        pool, wait_s = self._own_pool(), self._timeout_s if wait_s is None else wait_s
+        if not pool.writers.acquire(wait_s):
+            raise self._locked(wait_s)
+        try:
+            with self._connection(wait_s) as connection:
+                yield connection
         finally:
-            pool.slots.release()
+            pool.writers.release()
 
-    def _take(self, pool: Pool) -> Connection:
-        return pool.idle_in(None if self.in_ram else lambda: file_identity(self.path)) or self._open()
+    def _locked(self, wait_s: float) -> ErrorStore:
+        return ErrorStore(f"{self._name} is locked by another thread for more than {wait_s:g} s; let that one end, or try again")
 
-    def _open(self, renew: Callable[[], None] | None = None) -> Connection:
+    @contextmanager
+    def _connection(self, wait_s: float | None = None, *, slow: bool = False, reading: bool = False) -> Iterator[Connection]:
+        pool, wait_s = self._own_pool(), self._timeout_s if wait_s is None else wait_s
+        if reading and self._is_frozen():
+            with closing(self._open_frozen()) as connection:
+                yield connection
+        elif self._is_networked(pool) and not slow:
+            with self._alone(pool, wait_s) as renew, closing(self._open(wait_s, renew)) as connection:
+                yield connection
+        elif not pool.slots.acquire(wait_s):
+            raise ErrorStore(f"{self._name} is busy: {pool.limit} uses of it in this process do not end; close unfinished reads")
+        else:
+            try:
+                take = self._take_copy if self._is_networked(pool) else self._take
+                with pool.lent(lambda pool: take(pool, wait_s), keep=self.in_ram) as connection:
+                    yield connection
+            finally:
+                pool.slots.release()
+
+    def _take(self, pool: Pool, wait_s: float) -> Connection:
+        connection = pool.idle_in(None if self.in_ram else lambda: file_identity(self.path))
+        if connection is None:
+            return self._open(wait_s)
+        if connection.wait_s != wait_s:
+            connection.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
+            connection.wait_s = wait_s
+        return connection
+
+    def _open(self, wait_s: float, renew: Callable[[], None] | None = None) -> Connection:
         """`renew` is of the lock held on a network disk."""
         if not self.in_ram:
             create_file(self.path)
-        connection = self._connect()
+        connection = self._connect(wait_s)
         try:
             if not self.in_ram:
                 connection.state = file_identity(self.path)
@@ -198,17 +243,37 @@ class Database:
             if is_old:
                 with self._guard(connection):
                     path, renewing = None if self.in_ram else self.path, connection.before_commit
-                    self.schema.upgrade(connection, self._name, path=path, open_again=self._connect, before_commit=renewing)
+                    self.schema.upgrade(connection, self._name, path=path, open_again=lambda: self._connect(wait_s), before_commit=renewing)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _connect(self) -> Connection:
+    def _connect(self, wait_s: float) -> Connection:
         nolock = self._pool.sqlite_locks is False
         # Not SQLite's `nolock=1`, which leaves the journal of a killed process where it is and knows no write-ahead files.
         place = f"file:{quote(os.fspath(self.path))}?vfs=unix-none" if nolock else self.path
-        return Connection(place, timeout=self._timeout_s, isolation_level=None, check_same_thread=False, uri=nolock)
+        connection = Connection(place, timeout=wait_s, isolation_level=None, check_same_thread=False, uri=nolock)
+        connection.wait_s = wait_s
+        return connection
+
+    def _is_frozen(self) -> bool:
+        """Whether we can write neither the file nor beside it, and it has no log, so that nobody is writing it."""
+        if self.in_ram or (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)):
+            return False
+        return self.path.is_file() and not any(os.path.exists(f"{self.path}-{log}") for log in ("wal", "journal"))
+
+    def _open_frozen(self) -> Connection:
+        """SQLite wants to write beside a file to read it, unless it is told that the file does not change."""
+        place = f"file:{quote(os.fspath(self.path))}?mode=ro&immutable=1"
+        connection = Connection(place, isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            if self.schema.is_old(connection, self._name):
+                raise ErrorStore(f"{self._name} is of an older version, and read-only, so it cannot be upgraded; read a copy of it instead")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _configure(self, connection: Connection) -> None:
         if connection.renew is not None:
@@ -218,7 +283,7 @@ class Database:
             connection.execute("PRAGMA cache_spill=OFF")  # nothing reaches the file before the lock was renewed for the commit
             return
         if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
-            _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone(), self._timeout_s)
+            _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone(), connection.wait_s)
         # NORMAL: a commit survives kill -9 of the program; only a power cut can take the last ones.
         connection.execute("PRAGMA synchronous=NORMAL")
         if _needs_guard(sqlite3.sqlite_version_info):
@@ -233,27 +298,27 @@ class Database:
         return pool.networked
 
     @contextmanager
-    def _alone(self, pool: Pool) -> Iterator[Callable[[], None]]:
+    def _alone(self, pool: Pool, wait_s: float) -> Iterator[Callable[[], None]]:
         """Alone with the file among the threads, processes and machines that use it; gives what renews the lock."""
-        if not pool.writing.acquire(timeout=self._timeout_s):
-            raise ErrorStore(f"{self._name} is locked by another thread for more than {self._timeout_s:g} s")
+        if not pool.writing.acquire(wait_s):
+            raise self._locked(wait_s)
         try:
             make_directories(self.path)
-            with self._network_lock.held() as renew:
+            with self._network_lock.held(wait_s) as renew:
                 if pool.sqlite_locks is None:  # not needed, but taken where they answer, for programs that are not ours
                     pool.sqlite_locks = locks_answer(self.path.parent)
                 yield renew
         finally:
             pool.writing.release()
 
-    def _take_copy(self, pool: Pool) -> Connection:
+    def _take_copy(self, pool: Pool, wait_s: float) -> Connection:
         """The file as it is now, in a temporary one that SQLite deletes; the last copy, if nobody wrote since."""
-        with self._alone(pool) as renew:
+        with self._alone(pool, wait_s) as renew:
             if (copy := pool.idle_in(lambda: file_state(self.path))) is not None:
                 return copy
             copy = Connection("", isolation_level=None, check_same_thread=False)
             try:
-                with closing(self._open(renew)) as connection:
+                with closing(self._open(wait_s, renew)) as connection:
                     connection.backup(copy)
                 copy.state = file_state(self.path)
             except BaseException:
@@ -270,12 +335,12 @@ class Database:
         Up to 3.51.2 SQLite may corrupt a file when one connection restarts the log while another checkpoints it
         (https://sqlite.org/wal.html#walresetbug); there, a lock on a file beside it keeps writers apart.
         """
-        pool, deadline = self._pool, time.monotonic() + self._timeout_s
+        pool, deadline = self._pool, time.monotonic() + connection.wait_s
         if connection.renew is not None:  # alone already
             yield
             return
-        if not pool.writing.acquire(timeout=self._timeout_s):
-            raise ErrorStore(f"{self._name} is locked by another thread for more than {self._timeout_s:g} s")
+        if not pool.writing.acquire(connection.wait_s):
+            raise self._locked(connection.wait_s)
         try:
             locked = not self.in_ram and _needs_guard(sqlite3.sqlite_version_info) and self._flock(pool, deadline)
             try:
@@ -312,7 +377,7 @@ class Database:
                 try:
                     pool.erasing = bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
                 finally:
-                    connection.execute(f"PRAGMA busy_timeout={round(self._timeout_s * 1000)}")
+                    connection.execute(f"PRAGMA busy_timeout={round(connection.wait_s * 1000)}")
             elif _needs_guard(sqlite3.sqlite_version_info) and os.stat(f"{self.path}-wal").st_size > WAL_LIMIT_BYTES:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except (OSError, sqlite3.Error):
@@ -325,25 +390,26 @@ class Database:
         return f"{self.schema.what} {self.path}"
 
     @contextmanager
-    def _named(self, doing: str) -> Iterator[None]:
+    def _named(self, doing: str, wait_s: float | None = None) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
             alien = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB  # the advice says it better than SQLite
-            why = self._advice(error) if alien else f"{error}; {self._advice(error)}"
+            advice = self._advice(error, self._timeout_s if wait_s is None else wait_s)
+            why = advice if alien else f"{error}; {advice}"
             raise ErrorStore(f"{self._name} cannot be {doing}: {why}") from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
             advice = "check the path and its permissions" if error.errno else "give another path"  # 0: our own refusal
             raise ErrorStore(f"{self._name} cannot be {doing}: {reason}; {advice}") from error
 
-    def _advice(self, error: sqlite3.Error) -> str:
+    def _advice(self, error: sqlite3.Error, wait_s: float) -> str:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
             locked = "locked" in str(error)
             code = sqlite3.SQLITE_BUSY if locked else 0
         return {
-            sqlite3.SQLITE_BUSY: f"it is locked by another process for more than {self._timeout_s:g} s; end that one or wait",
+            sqlite3.SQLITE_BUSY: f"it is locked by another process for more than {wait_s:g} s; end that one or wait",
             sqlite3.SQLITE_READONLY: "the file or its directory is read-only; change the permissions or give another path",
             sqlite3.SQLITE_IOERR: "the disk is full or failing; make room or give another path",
             sqlite3.SQLITE_FULL: "the disk is full; make room or give another path",

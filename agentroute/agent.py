@@ -340,6 +340,7 @@ class Agent(Generic[OutputT]):
             agent_name=self.name,
             request_model=self._model_name(),
             resolve=self._resolve,
+            stand_in=self._stand_in if isinstance(self.model, str) else None,
             instructions=self.instructions,
             tools=self.tools_map,
             output=lambda: None if self.output in (None, str) else output_spec(self.output, self.output_mode),
@@ -361,7 +362,7 @@ class Agent(Generic[OutputT]):
             approve=optional_approve(approve) or self.approve or (parent.approve if parent else None),
             store=store if recording else None,
             record=recording,
-            replay=replay if recording else None,
+            replay=replay if recording or replay.mode == "only" else None,  # what is not recorded may not be sent either
             place=replay.place,
             tags={**(parent.tags if parent else {}), **self.tags, **checked_tags(tags)},
         )
@@ -382,6 +383,12 @@ class Agent(Generic[OutputT]):
         return with_retries(
             resolve_model(str(_revealed(self.__dict__["_model"])), api_key=self.api_key, base_url=_revealed(self.__dict__["_base_url"]))
         )
+
+    def _stand_in(self) -> Model:
+        from .models.retry import with_retries
+        from .models.routing import stand_in
+
+        return with_retries(stand_in(str(_revealed(self.__dict__["_model"])), base_url=_revealed(self.__dict__["_base_url"])))
 
     def events(
         self,

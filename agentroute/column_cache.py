@@ -4,6 +4,9 @@
 for the runs that were touched since. A copy counts for one file, one epoch (nothing was deleted since) and one set of columns;
 whatever is wrong with it, it is as if it were not there. Only the owner can read it, as with the history itself.
 
+The history holds a random number of its newest copy, which a file from a backup does not know: only a backup that is younger
+than the copy has it, and goes on from where that was made.
+
 A file is a line of JSON, then an Arrow IPC file. The line says what the copy is of, and holds a checksum: a broken disk may
 cost time, and no figure.
 """
@@ -13,14 +16,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._arrays import schema_of, table_of
+from .errors import ErrorStore
 from .records import columns
 from .tables import RUN_START, TABLES
 
@@ -44,7 +50,12 @@ MAX_PIECES = 200
 LEFT_OVER_S = 3600.0
 """A file still being written after that long never will be."""
 
-_FORMAT = 1
+MAX_FILE_BYTES = 1 << 28
+"""Of the history: where it is larger, texts are not gathered for a read of other columns."""
+
+_without: set[str] = set()
+"""Copies that could not be written, or were too large."""
+_FORMAT = 2
 _ALIGNMENT = 64
 _counter = itertools.count()
 
@@ -59,10 +70,10 @@ def arrow_table(store: RunStore, kind: type[Any], names: Sequence[str], where: S
     table = _with_news(store, kind, names, path, stamp)
     if table is not None and store.watermark()[0] == stamp.epoch:
         return table
-    if len(names) < len(columns(kind)):  # a copy has all columns; to gather them for some would take longer
+    if len(names) < len(columns(kind)) and not _worth_a_copy(store, kind, path):  # which has all columns
         return table_of(store.chunks(kind, columns=names), schema_of(kind, names))
     table = table_of(store.chunks(kind, columns=[*_all(kind), RUN_START]), _schema(kind))
-    _write(store, path, stamp, table)
+    _write(store, kind, path, stamp, table)
     return table.select(names)
 
 
@@ -87,13 +98,15 @@ class _Stamp:
     file: list[int]
     epoch: int
     columns: list[str]
+    copy: int | None
+    """The random number of the copy."""
     revision: int
 
     @classmethod
     def now(cls, store: RunStore, kind: type[Any]) -> _Stamp:
         status = os.stat(store.path)
         epoch, revision = store.watermark()
-        return cls([status.st_dev, status.st_ino], epoch, [str(field) for field in _schema(kind)], revision)
+        return cls([status.st_dev, status.st_ino], epoch, [str(field) for field in _schema(kind)], store.number(_number_of(kind)), revision)
 
     def header(self, body: Any) -> bytes:
         parts = {"agentroute": _FORMAT, **vars(self), "size": len(body), "checksum": zlib.crc32(body)}
@@ -110,8 +123,8 @@ class _Stamp:
             end = bytes(memoryview(content)[: 1 << 16]).index(b"\n") + 1
             header = json.loads(bytes(memoryview(content)[:end]))
             body = content.slice(end)
-            other = _Stamp(header["file"], header["epoch"], header["columns"], header["revision"])
-            if other.revision > self.revision or other != _Stamp(self.file, self.epoch, self.columns, other.revision):
+            other = _Stamp(header["file"], header["epoch"], header["columns"], header["copy"], header["revision"])
+            if other.copy is None or other.revision > self.revision or other != replace(self, revision=other.revision):
                 return None
             sound = (header["agentroute"], header["size"], header["checksum"]) == (_FORMAT, body.size, zlib.crc32(body))
             return (other.revision, body) if sound else None
@@ -131,9 +144,12 @@ def _with_news(store: RunStore, kind: type[Any], names: Sequence[str], path: Pat
         return copy
     news = table_of(store.chunks(kind, columns=wanted, after=revision), _schema(kind, wanted))
     merged = _merged(copy, news, TABLES[kind].keys)
-    if news.num_rows > STALE_SHARE * merged.num_rows and len(wanted) == len(_all(kind)) + 1:
+    stale = news.num_rows > STALE_SHARE * merged.num_rows
+    if stale and len(wanted) <= len(_all(kind)) and str(path) not in _without:
+        return None
+    if stale and len(wanted) == len(_all(kind)) + 1:
         merged = merged.combine_chunks()
-        _write(store, path, stamp, merged.select([*_all(kind), RUN_START]))
+        _write(store, kind, path, stamp, merged.select([*_all(kind), RUN_START]))
     return merged.select(names)
 
 
@@ -172,12 +188,33 @@ def _merged(copy: pa.Table, news: pa.Table, keys: Sequence[str]) -> pa.Table:
     return pa.concat_tables([both.slice(piece[0], len(piece)) for piece in pieces])
 
 
-def _write(store: RunStore, path: Path, stamp: _Stamp, table: pa.Table) -> None:
+def _worth_a_copy(store: RunStore, kind: type[Any], path: Path) -> bool:
+    """Whether a read of some columns should gather all, so that the next ones are fast."""
+    if str(path) in _without or (TABLES[kind].longs and store.path.stat().st_size > MAX_FILE_BYTES):
+        return False
+    rows = 0
+    with closing(store.chunks(kind, columns=TABLES[kind].keys[:1])) as chunks:
+        for chunk in chunks:
+            rows += len(chunk)
+            if rows >= MIN_ROWS:
+                return True
+    return False
+
+
+def _number_of(kind: type[Any]) -> str:
+    return f"copy of {TABLES[kind].name}"
+
+
+def _write(store: RunStore, kind: type[Any], path: Path, stamp: _Stamp, table: pa.Table) -> None:
     """Replaces the copy, or leaves it where that is not possible or not worth it."""
     import pyarrow as pa
 
-    if table.num_rows < MIN_ROWS or table.nbytes > MAX_BYTES:
+    if table.num_rows < MIN_ROWS:
         return
+    _without.add(str(path))
+    if table.nbytes > MAX_BYTES:
+        return
+    number = secrets.randbits(62)
     sink = pa.BufferOutputStream()
     codec = "zstd" if pa.Codec.is_available("zstd") else None
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
@@ -189,9 +226,13 @@ def _write(store: RunStore, path: Path, stamp: _Stamp, table: pa.Table) -> None:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:
             with open(handle, "wb") as file:
-                file.write(stamp.header(body))
+                file.write(replace(stamp, copy=number).header(body))
                 file.write(body)
-            os.replace(draft, path)
+            with store.transaction() as connection:  # others who write a copy come before or after
+                sql = "INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                connection.execute(sql, (_number_of(kind), number))
+                os.replace(draft, path)
+            _without.discard(str(path))
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
@@ -202,7 +243,7 @@ def _write(store: RunStore, path: Path, stamp: _Stamp, table: pa.Table) -> None:
         for left_over in path.parent.glob("*.arrow-*"):
             if time.time() - left_over.stat().st_mtime > LEFT_OVER_S:
                 left_over.unlink(missing_ok=True)
-    except OSError:  # read-only, full, dropped under us: then without
+    except (OSError, ErrorStore):  # read-only, full, busy, dropped under us: then without
         pass
 
 

@@ -20,7 +20,8 @@ from .costs import cost_of_rows
 from .drawings import DRAWINGS
 from .errors import ErrorConfig, ErrorMissingPackage
 from .figures import cost_text, plural, seconds_text
-from .ledger import RUN_COLUMNS, TURN_COLUMNS, checked, periods, rows_of, zone_of
+from .ledger import RUN_COLUMNS, TURN_COLUMNS, checked, periods, rows_of, unknown_of, zone_of
+from .selection import with_hints
 from .visible import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["Report", "report"]
 ROWS = 100
 """Rows of the table that are listed: the dearest; the Report has all of them."""
 _NEEDED = tuple(name for name in RUN_COLUMNS if name not in ("error_type", "session_id", "tags", "notebook"))
+_BASIS = "A run, p50, p95: of the runs that asked the model. Unknown: the turns that may have been charged for and whose cost nobody has told."
 _HEADS = {
     "agent": "Agent", "model": "Model", "runs": "Runs", "turns": "Turns", "input_tokens": "Tokens in", "output_tokens": "Tokens out",
     "cost_usd": "Cost", "cost_saved_usd": "Saved", "cost_per_run_usd": "A run", "p50_s": "p50", "p95_s": "p95", "errors": "Errors",
@@ -40,12 +42,13 @@ _HEADS = {
 }  # fmt: skip
 
 
+@with_hints
 def report(df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, **filters: Any) -> Report:
     """What the recorded runs have used and cost, to be shown in a cell.
 
     Args:
         df: a frame of `agentroute.runs()`, to report on its runs only; their turns and tool calls are read from the store.
-        tz: whose days are meant: a zone's name, or "local"; None is UTC.
+        tz: whose days are meant: a zone's name, or "local"; None is UTC. It stands beside the days.
         filters: which runs, as for `agentroute.runs`, where no frame is given.
 
     Raises:
@@ -80,6 +83,8 @@ class Report:
     def _totals(self, now: datetime) -> dict[str, str]:
         runs, rows = self._frames["runs"], self._rows
         whole = cost_of_rows(runs, self._frames["turns"], [], self._zone).iloc[0]
+        if runs.empty:
+            return {"Runs": "none"}
         failed = [f"{int(number):,} {word}" for word, number in {"failed": whole["errors"], "interrupted": (runs["status"] == "interrupted").sum()}.items() if number]
         totals = {
             "Runs": _with(_count(whole["runs"]), failed),
@@ -87,18 +92,19 @@ class Report:
             "Tokens in": _with(_count(whole["input_tokens"]), _part(whole["cached_input_tokens"], "from cache")),
             "Tokens out": _with(_count(whole["output_tokens"]), _part(whole["reasoning_tokens"], "reasoning")),
             "Cost": _usd(whole["cost_usd"]),
-            "Cost unknown": _percent(whole["unknown_cost_share"], " of turns"),
+            "Cost unknown": _unknown(int(rows["unknown"].sum()), int(whole["turns"])),
             "Saved by replay": _usd(whole["cost_saved_usd"], "nothing"),
         }
-        if len(rows):
-            import pandas as pd
+        import pandas as pd
 
-            now_of = pd.Series([now]).astype("datetime64[us, UTC]")
-            for label, unit in {"Today": "day", "This week": "week"}.items():
-                lately = rows["cost_usd"][periods(rows["started_at"], unit, self._zone) == periods(now_of, unit, self._zone)[0]]
-                totals[label] = _usd(lately.sum(min_count=1)) if len(lately) else "nothing"
-            first, last = periods(rows["started_at"].agg(["min", "max"]), "day", self._zone).astype("datetime64[D]")
-            totals["From, to"] = str(first) if first == last else f"{first} – {last}"
+        now_of = pd.Series([now]).astype("datetime64[us, UTC]")
+        for label, unit in {"Today": "day", "This week": "week"}.items():
+            lately = rows[periods(rows["started_at"], unit, self._zone) == periods(now_of, unit, self._zone)[0]]
+            if len(lately):
+                totals[label] = _usd(lately["cost_usd"].sum(min_count=int(lately["unknown"].any())))
+        first, last = periods(rows["started_at"].agg(["min", "max"]), "day", self._zone).astype("datetime64[D]")
+        zone = "local time" if self._zone is None else str(self._zone)
+        totals["From, to"] = f"{first if first == last else f'{first} – {last}'} ({zone})"
         return totals
 
     @cached_property
@@ -110,15 +116,17 @@ class Report:
         """
         from .plots import picture
 
-        found = {**self._frames, "turns": self._rows, "cost_by_turn": self._frames["turns"]}
+        found = {**self._frames, "turns": self._rows, "cost_by_turn": unknown_of(self._frames["runs"], self._frames["turns"])}
         return [picture(name, found.get(name, found[drawing.source]), self._zone) for name, drawing in DRAWINGS.items()]
 
     def __repr__(self) -> str:
         width = max(map(len, self.totals))
         lines = [f"{label:<{width}}  {text}" for label, text in self.totals.items()]
         shown = self.table.head(ROWS)
-        cells = [list(_HEADS.values()), *([_cell(name, row[name]) for name in _HEADS] for row in shown.to_dict("records"))]
+        cells = [list(_HEADS.values()), *([_cell(name, row) for name in _HEADS] for row in shown.to_dict("records"))]
         widths = [max(len(row[place]) for row in cells) for place in range(len(_HEADS))]
+        if len(self.table):
+            lines.append(_BASIS)
         for row in cells if len(self.table) else ():
             padded = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
             lines.append("  ".join(padded).rstrip())
@@ -136,10 +144,11 @@ class Report:
             return ""
         looks = {name: _LEFT if name in ("agent", "model") else _RIGHT for name in _HEADS} | {"cost_usd": f'{_RIGHT} aria-sort="descending"'}
         heads = "".join(f'<th scope="col" {looks[name]}>{head}</th>' for name, head in _HEADS.items())
-        body = "".join(f"<tr>{''.join(_td(name, row[name]) for name in _HEADS)}</tr>\n" for row in self.table.head(ROWS).to_dict("records"))
+        body = "".join(f"<tr>{''.join(_td(name, row) for name in _HEADS)}</tr>\n" for row in self.table.head(ROWS).to_dict("records"))
         more = f"<p>{_more(len(self.table))}</p>\n" if len(self.table) > ROWS else ""
         return (
-            '<div class="agr-scroll"><table class="agr-sort"><caption>By agent and model, dearest first</caption>\n'
+            '<div class="agr-scroll"><table class="agr-sort"><caption>By agent and model, dearest first. '
+            f"{_BASIS}</caption>\n"
             f"<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>\n{more}<script>{_SCRIPT}</script>\n"
         )
 
@@ -177,10 +186,14 @@ def _usd(value: Any, unknown: str = "unknown") -> str:
     return cost_text(float(value)) if _known(value) else unknown
 
 
-def _percent(value: Any, of: str = "") -> str:
+def _percent(value: Any) -> str:
     if not _known(value) or not value:
         return "0 %" if _known(value) else ""
-    return f"{'under 0.1' if value < 0.001 else format(value * 100, '.1f')} %{of}"
+    return f"{'under 0.1' if value < 0.001 else format(value * 100, '.1f')} %"
+
+
+def _unknown(number: int, turns: int) -> str:
+    return f"{plural(number, 'turn')} ({_percent(number / max(turns, 1))})" if number else "nothing"
 
 
 def _part(value: Any, what: str) -> list[str]:
@@ -197,21 +210,25 @@ def _small(text: str) -> str:
     return f"{text} <small>({rest}</small>" if bracket else text
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, row: Mapping[Any, Any]) -> str:
     """A figure of the table in words; foreign text as one visible line."""
+    value = row[name]
     if name in ("agent", "model"):
-        return one_line(value, 60) if isinstance(value, str) else ""
+        shown = one_line(value, 60) if isinstance(value, str) else "(none)"
+        return shown if shown.strip() else f'"{" " * len(value)}"'
     if name == "cost_saved_usd":
         return _usd(value, "")
-    if name.endswith("_usd"):
+    if name == "cost_per_run_usd":
+        return _usd(value, "–" if _known(row["cost_usd"]) else "unknown")  # where no run began with this model
+    if name == "cost_usd":
         return _usd(value)
     if name.endswith("_s"):
         return seconds_text(value)
     return _percent(value) if name == "unknown_cost_share" else _count(value)
 
 
-def _td(name: str, value: Any) -> str:
-    text = html.escape(_cell(name, value))
+def _td(name: str, row: Mapping[Any, Any]) -> str:
+    text, value = html.escape(_cell(name, row)), row[name]
     if name == "agent":
         return f'<th scope="row" {_LEFT}>{text}</th>'
     if name == "model":
@@ -255,6 +272,7 @@ _CSS = """
 & :is(th, td):first-child { padding-inline-start: 18px; }
 & :is(th, td):last-child { padding-inline-end: 18px; }
 & tbody tr:hover { background: var(--agr-soft); }
+& :is(th, td):nth-child(-n+2) { white-space: normal; overflow-wrap: anywhere; min-width: 7em; }
 & thead th { color: var(--agr-dim); }
 & thead th[aria-sort] { color: var(--agr-text); font-weight: 600; }
 & thead button { all: unset; cursor: pointer; }
@@ -265,6 +283,7 @@ _CSS = """
 & .agr-plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25em), 1fr)); gap: 18px; padding: 14px 18px; border-top: 1px solid var(--agr-line); }
 & img { width: 100%; max-width: 540px; height: auto; background: none; }
 :is([data-jp-theme-light=true], .vscode-light) & img { filter: brightness(.8); }
+:is([data-jp-theme-light=false], .vscode-dark) & { color-scheme: dark; }
 :is([data-jp-theme-light=false], .vscode-dark) & img { filter: brightness(1.4); }
 """
 _STYLE = re.sub(r" ?([{};>]) ?|(?<=[:,]) ", lambda match: match[1] or "", re.sub(r"\s*\n\s*", " ", _CSS).replace("&", ".agr-report.agr-report"))

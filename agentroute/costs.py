@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from . import frames
 from .errors import ErrorConfig
 from .figures import cost_text, plural
 from .ledger import MONEY, RUN_COLUMNS, TOKENS, TURN_COLUMNS, periods, rows_of, whole_run_costs, zone_of
-from .selection import Moment, Tags, Texts, moment
+from .selection import Moment, Tags, Texts, moment, with_hints
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ _OF_TURN = {"model": "request_model", "response_model": "response_model", "cost_
 _OF_RUN = {"agent": "agent_name", "status": "status", "notebook": "notebook", "session": "session_id", "error_type": "error_type"}
 
 
+@with_hints
 def cost(
     by: str | Iterable[str] = ("day", "model"),
     *,
@@ -48,9 +51,10 @@ def cost(
 
     Columns after those of the group: `runs`, `turns`; `input_tokens`, `output_tokens`, `cached_input_tokens` (part of the
     input), `reasoning_tokens` (part of the output); `cost_usd` (paid), `cost_saved_usd` (what replayed answers had cost);
-    `cost_per_run_usd` (over the runs whose cost is known at least in part); `p50_s` and `p95_s` (seconds of a run: median,
-    and what 95 % stay below); `errors` (runs that ended in one); `unknown_cost_share` (of the turns). What nobody
-    reported is missing, never 0; a sum is over what is known.
+    `cost_per_run_usd` (what was paid, over the runs that asked the model at least once and whose cost is known at least in part);
+    `p50_s` and `p95_s` (seconds of a run that asked: median, and what 95 % stay below); `errors` (runs that ended in one);
+    `unknown_cost_share` (of the turns: those that may have been charged for and whose cost nobody has told). What is unknown is
+    missing, never 0; a sum is over what is known. A request that was refused cost nothing.
 
     Args:
         by: one or several of hour, day, week (its Monday), month (its first day): times without a zone, as clocks in `tz` show
@@ -93,6 +97,7 @@ def cost_of_rows(runs: pd.DataFrame, turns: pd.DataFrame, by: str | Iterable[str
     if not labels and sums.empty:
         sums = sums.reindex([0])
     counts = sums[["runs", "turns", "errors"]].fillna(0).astype("int64")
+    sums["cost_usd"] = sums["cost_usd"].mask(sums["cost_usd"].isna() & (sums["unknown"].fillna(0) == 0) & (counts["runs"] + counts["turns"] > 0), 0.0)
     result = pd.concat([counts[["runs", "turns"]], sums[list(TOKENS)].astype("Int64"), sums[list(MONEY)].astype("float64")], axis=1)
     result["cost_per_run_usd"] = _share(result["cost_usd"], sums["known_runs"])
     result[["p50_s", "p95_s"]] = sums[["p50_s", "p95_s"]].astype("float64")
@@ -116,7 +121,9 @@ def _keys(by: str | Iterable[str]) -> list[str]:
     known = [*_PERIODS, *_OF_TURN, *_OF_RUN]
     for key in keys:
         if not isinstance(key, str) or not (key in known or (key.startswith("tag:") and key != "tag:")):
-            raise ErrorConfig(f"by must be one or several of {', '.join(known)}, tag:NAME; got {key!r:.80}")
+            near = get_close_matches(key, known, 1) if isinstance(key, str) else []
+            hint = f"; did you mean {near[0]!r}?" if near else "; a history is given as store=" if os.sep in str(key) or str(key).endswith(".db") else ""
+            raise ErrorConfig(f"by must be one or several of {', '.join(known)}, tag:NAME; got {key!r:.80}{hint}")
     if len(set(keys)) < len(keys):
         raise ErrorConfig(f"by names a group twice: {', '.join(keys)}")
     return keys
@@ -165,7 +172,7 @@ FEW = 20
 class SuggestedCost(float):
     """A `max_cost` in USD: a number like any other, which shows in a cell why it is what it is.
 
-    NaN, which no `max_cost` can be, when no run of known cost is recorded. Attributes: `n_runs`, `n_unknown` (runs left
+    NaN, which no `max_cost` can be, when no run of known cost is recorded, or none cost anything. Attributes: `n_runs`, `n_unknown` (runs left
     out, because not all of their cost is known), `p50`, `p95`, `p99`, `max` (USD a run), `share_stopped` (of those runs).
     """
 
@@ -190,22 +197,25 @@ class SuggestedCost(float):
         left_out = f" {plural(self.n_unknown, 'run')} left out: not all of their cost is known (see agentroute.reprice)." if self.n_unknown else ""
         if not self.n_runs:
             return f"No max_cost to suggest: no run {self.about} has a known cost.{left_out}"
-        if not self:
-            return f"No max_cost is needed: {_runs(self.n_runs)} {self.about} cost nothing.{left_out}"
+        if not self.max:
+            return f"No max_cost is needed, and this is none: {_runs(self.n_runs)} {self.about} cost nothing.{left_out}"
         few = f" Too few runs to tell (fewer than {FEW}); look again when there are more." if self.n_runs < FEW else ""
+        basis = "three times what 95 % of the runs cost at most" if self.p95 and not few else "three times the dearest run"
+        rare = " 95 % of the runs cost nothing." if not self.p95 and not few else ""
         return (
-            f"max_cost={float(self):g} (USD): {'three times what 95 % of the runs cost at most' if not few else 'three times the dearest run'}.{few}\n"
+            f"max_cost={float(self):g} (USD): {basis}.{few}{rare}\n"
             f"{_runs(self.n_runs)} {self.about}: p50 {cost_text(self.p50)}, p95 {cost_text(self.p95)}, p99 {cost_text(self.p99)}, "
             f"max {cost_text(self.max)}. It would have stopped {self.share_stopped:.1%} of them.{left_out}"
         )
 
 
+@with_hints
 def suggest_max_cost(agent: str, *, since: Any = "30d", store: StoreLike = None) -> SuggestedCost:
     """A `max_cost` for an agent: a few multiples above its normal run, so that it stops loops and nothing else.
 
-    It is three times what 95 % of its recorded runs cost at most (of fewer than 20 runs: three times the dearest),
-    rounded up to two digits. A run counts with the runs its tools began, as in `max_cost`, and with what replayed answers
-    would have cost. Runs whose cost is not wholly known are left out, and said.
+    It is three times what 95 % of its recorded runs cost at most (of fewer than 20 runs, or where those cost nothing: three times
+    the dearest), rounded up to two digits. A run counts with the runs its tools began, as in `max_cost`, and with what replayed
+    answers had cost. Runs whose cost is not wholly known are left out, and said.
 
     Raises:
         ErrorConfig: `agent` is no text, or `since` no time.
@@ -215,7 +225,14 @@ def suggest_max_cost(agent: str, *, since: Any = "30d", store: StoreLike = None)
     start = moment("since", since, datetime.now(UTC))
     needed = ["agent_name", "status", "cost_usd", "cost_saved_usd", "unknown_cost_calls", "parent_run_id"]
     runs = frames.runs(store, columns=needed, since=start)
-    costs = whole_run_costs(runs)
+    replayed = frames.turns(store, columns=["replayed_from", "cost_saved_usd"], since=start)
+    nobody_knows = replayed.loc[replayed["replayed_from"].notna() & replayed["cost_saved_usd"].isna(), "run_id"]
+    costs = whole_run_costs(
+        runs.assign(
+            cost_usd=runs["cost_usd"].fillna(0.0) + runs["cost_saved_usd"].fillna(0.0),
+            unknown_cost_calls=runs["unknown_cost_calls"] + runs["run_id"].isin(nobody_knows).astype("int64"),
+        )
+    )
     meant = (runs["agent_name"] == agent) & ((runs["status"] == "ok") | (costs != 0))  # what failed before it cost anything is no run to go by
     costs = costs[meant.to_numpy(bool)]
     return _suggestion(costs, f"of {agent!r}{f' since {start:%Y-%m-%d}' if start else ''}")
@@ -228,7 +245,7 @@ def _suggestion(costs: pd.Series[float], about: str) -> SuggestedCost:
     if len(known):
         p50, p95, p99 = (float(known.quantile(share)) for share in (0.5, 0.95, 0.99))
         dearest = float(known.max())
-        value = _rounded_up(3 * (p95 if len(known) >= FEW else dearest))
+        value = _rounded_up(p95 if p95 and len(known) >= FEW else dearest)
         figures |= {"p50": p50, "p95": p95, "p99": p99, "max": dearest, "share_stopped": float((known > value).mean())}
     suggested = SuggestedCost(value)
     suggested.__dict__.update(figures)
@@ -236,11 +253,11 @@ def _suggestion(costs: pd.Series[float], about: str) -> SuggestedCost:
 
 
 def _rounded_up(amount: float) -> float:
-    """To two digits: 0.0312 becomes 0.032."""
+    """Three times of it, to two digits: 0.0104 becomes 0.032. NaN of nothing."""
     from decimal import ROUND_CEILING, Decimal
 
-    exact = Decimal(repr(amount))
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), ROUND_CEILING)) if exact else 0.0
+    exact = 3 * Decimal(repr(amount))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), ROUND_CEILING)) if exact else float("nan")
 
 
 def _runs(number: int) -> str:

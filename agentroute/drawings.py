@@ -12,7 +12,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from .figures import cost_text, plural
-from .ledger import TOKENS, periods, whole_run_costs
+from .ledger import TOKENS, asked, periods, whole_run_costs
 from .visible import escaped, one_line
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ TOP = 8
 """Models or tools that are named; the others are summed."""
 NAME = 32
 """Characters of a name."""
+LINE = 60
+"""Characters of a line under a plot."""
 POINTS = 400
 """Points of a line over time."""
 _NO_COST = "nobody reported a cost"
@@ -40,12 +42,14 @@ _WIDTH_DAYS = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 28.0}
 
 @dataclass(frozen=True)
 class Drawing:
-    """One plot: of which frame, and which of its columns; `either` says that runs() will do as well as turns()."""
+    """One plot: of which frame, and which of its columns; `either` says that runs() will do as well as turns(). Columns that are
+    `welcome` say more of what is unknown, and may be missing."""
 
     source: str
     columns: tuple[str, ...]
     draw: Callable[[Axes, pd.DataFrame, tzinfo | None], str]
     either: bool = False
+    welcome: tuple[str, ...] = ()
 
     def on(self, ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
         """Draws a frame that has the columns; the sentence."""
@@ -64,7 +68,8 @@ def _nothing(ax: Axes, why: str) -> str:
 def _title(ax: Axes, title: str, note: str = "", axis: str = "") -> None:
     """The title at the left, and under the plot what the axis shows and what is not in it."""
     ax.set_title(title, loc="left")
-    ax.set_xlabel(" · ".join(part for part in (axis, note) if part))
+    parts = [part for part in (axis, note) if part]
+    ax.set_xlabel((" · " if len("".join(parts)) < LINE else "\n").join(parts))
 
 
 def _legend(ax: Axes, loc: Any = "best", columns: int = 1) -> None:
@@ -110,9 +115,38 @@ def _usd_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda amount, _: rf"\${amount:,.10g}" if amount >= 0 else ""))
 
 
+def _unknown_calls(df: pd.DataFrame) -> NDArray[np.int64]:
+    """Turns of unknown cost in each row. `rows_of` and `unknown_of` have told, and so have runs; of turns alone, those that failed
+    count as refused."""
+    import numpy as np
+
+    for name in ("unknown", "unknown_cost_calls"):
+        if name in df:
+            return df[name].to_numpy("int64")
+    failed = df["error_type"].notna().to_numpy(bool) if "error_type" in df else np.zeros(len(df), bool)
+    return (df["cost_usd"].isna().to_numpy(bool) & ~failed).astype("int64")
+
+
+def _turns(df: pd.DataFrame) -> NDArray[np.int64]:
+    """Turns in each row."""
+    import numpy as np
+
+    name = next((name for name in ("turns", "n_turns") if name in df), None)
+    return np.ones(len(df), "int64") if name is None else df[name].to_numpy("int64")
+
+
 def _unknown_note(df: pd.DataFrame) -> str:
-    missing = int(df["cost_usd"].isna().sum())
-    return f"cost unknown: {missing:,} of {len(df):,}" if missing else ""
+    missing = int(_unknown_calls(df).sum())
+    return f"cost unknown: {missing:,} of {plural(int(_turns(df).sum()), 'turn')}" if missing else ""
+
+
+def _unknown_tokens_note(df: pd.DataFrame) -> str:
+    """As with costs, a turn that was refused used none."""
+    missing = (df["input_tokens"].isna() | df["output_tokens"].isna()).to_numpy(bool)
+    if "cost_usd" in df:
+        missing = missing & (df["cost_usd"].notna().to_numpy(bool) | (_unknown_calls(df) > 0))
+    number = int(_turns(df)[missing].sum())
+    return f"tokens unknown: {number:,} of {plural(int(_turns(df).sum()), 'turn')}" if number else ""
 
 
 def _groups(names: pd.Series[Any], weights: NDArray[np.float64]) -> tuple[NDArray[np.int64], list[str]]:
@@ -204,11 +238,16 @@ def _draw_cumulative_cost(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> st
 
 def _draw_cost_per_run(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
-    whole = whole_run_costs(df)[~df["parent_run_id"].isin(df["run_id"])].to_numpy("float64")
+    costs = whole_run_costs(df).to_numpy("float64")
+    outer = ~df["parent_run_id"].isin(df["run_id"]).to_numpy(bool)
+    idle = outer & (costs == 0) & ~(asked(df) if {"n_turns", "n_replayed"} <= set(df.columns) else np.ones(len(df), bool))
+    whole = costs[outer & ~idle]
     known, free, unknown = whole[whole > 0], int((whole == 0).sum()), int(np.isnan(whole).sum())
     left_out = [f"{plural(free, 'run')} cost nothing"] if free else []
     left_out += [f"cost of {plural(unknown, 'run')} unknown"] if unknown else []
+    left_out += [f"{plural(int(idle.sum()), 'run')} asked no model"] if idle.any() else []
     note = ", ".join(left_out)
     if not len(known):
         return _nothing(ax, note)
@@ -221,6 +260,7 @@ def _draw_cost_per_run(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
     ax.axvline(p95, color=COLOURS[3], linestyle="--", label=f"95 % cost at most {_usd(p95)}")
     _log_usd_ticks(ax, edges[0], edges[-1])
     ax.set_ylabel("runs")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     _title(ax, "Cost of a run", note, "USD, log scale")
     _legend(ax)
     return f"Cost of {plural(len(known), 'run')}: half cost at most {cost_text(p50)}, 95 % at most {cost_text(p95)}, the dearest {cost_text(high)}{f'; {note}' if note else ''}."
@@ -259,8 +299,7 @@ def _draw_tokens(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
     parts = [(kind, np.bincount(of_row, tokens, minlength=len(starts)), colour) for (kind, tokens), colour in zip(kinds.items(), colours, strict=True)]
     _stacked(ax, starts, unit, parts)
     ax.yaxis.set_major_formatter(EngFormatter(sep=""))
-    missing = int((df["input_tokens"].isna() | df["output_tokens"].isna()).sum())
-    _title(ax, f"Tokens per {unit}", f"tokens unknown: {missing:,} of {len(df):,}" if missing else "")
+    _title(ax, f"Tokens per {unit}", _unknown_tokens_note(df))
     return f"Tokens per {unit} {_span(df)}: {', '.join(f'{kind} {int(tokens.sum()):,}' for kind, tokens in kinds.items())}."
 
 
@@ -292,6 +331,7 @@ def _draw_cost_by_turn(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
 
 def _draw_tools(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
     of_row, labels = _groups(df["tool_name"], np.ones(len(df)))
     status, cost = df["status"].to_numpy(object), df["cost_usd"].to_numpy("float64")
@@ -309,6 +349,7 @@ def _draw_tools(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
         words.append(", ".join(filter(None, said)))
         ax.text(1.01, float(place), words[-1].replace("$", r"\$"), va="center", fontsize=9, transform=ax.get_yaxis_transform())
     ax.set_yticks(places, labels, usetex=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(len(labels) + 0.3, -0.6)  # the first on top, and room for the legend below
     _title(ax, "Calls by tool", axis="calls; USD is what agents inside the tool cost")
     _legend(ax, "lower left", 3)
@@ -329,12 +370,13 @@ def _draw_savings(ax: Axes, df: pd.DataFrame, zone: tzinfo | None) -> str:
     return f"Paid and saved per {unit} {_span(df)}: paid {cost_text(paid.sum())}, saved {cost_text(saved.sum())}."
 
 
+_TELLING = ("error_type", "unknown_cost_calls", "n_turns")
 DRAWINGS = {
-    "cumulative_cost": Drawing("turns", ("started_at", "request_model", "cost_usd"), _draw_cumulative_cost, either=True),
-    "cost_per_run": Drawing("runs", ("run_id", "parent_run_id", "cost_usd", "cost_saved_usd", "unknown_cost_calls"), _draw_cost_per_run),
-    "tokens": Drawing("turns", ("started_at", *TOKENS), _draw_tokens, either=True),
-    "cost_by_turn": Drawing("turns", ("turn_index", "cost_usd", "cost_saved_usd"), _draw_cost_by_turn),
+    "cumulative_cost": Drawing("turns", ("started_at", "request_model", "cost_usd"), _draw_cumulative_cost, True, _TELLING),
+    "cost_per_run": Drawing("runs", ("run_id", "parent_run_id", "cost_usd", "unknown_cost_calls"), _draw_cost_per_run, False, ("n_turns", "n_replayed")),
+    "tokens": Drawing("turns", ("started_at", *TOKENS), _draw_tokens, True, (*_TELLING, "cost_usd")),
+    "cost_by_turn": Drawing("turns", ("turn_index", "cost_usd", "cost_saved_usd"), _draw_cost_by_turn, False, ("error_type",)),
     "tools": Drawing("tool_calls", ("tool_name", "status", "cost_usd"), _draw_tools),
-    "savings": Drawing("turns", ("started_at", "cost_usd", "cost_saved_usd"), _draw_savings, either=True),
+    "savings": Drawing("turns", ("started_at", "cost_usd", "cost_saved_usd"), _draw_savings, True, _TELLING),
 }
 """Every plot, by the name of its function without `plot_`, in the order a report shows them."""

@@ -14,7 +14,7 @@ from ._arrays import batch_of, have_pyarrow, no_collection, schema_of
 from .errors import ErrorConfig, ErrorMissingPackage, ErrorStore
 from .frames import StoreLike, reading
 from .records import RunRecord
-from .selection import Filters, Selection
+from .selection import Filters, Selection, with_hints
 from .store import CHUNK
 from .tables import TABLES
 
@@ -35,6 +35,7 @@ LONG_ROWS = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@with_hints
 def to_parquet(directory: str | os.PathLike[str], store: StoreLike = None, **filters: Unpack[Filters]) -> list[Path]:
     """Writes `runs`, `turns`, `tool_calls`, `messages` and `scores` as Parquet files into a directory, and returns their paths.
 
@@ -49,6 +50,8 @@ def to_parquet(directory: str | os.PathLike[str], store: StoreLike = None, **fil
     """
     if not have_pyarrow():
         raise ErrorMissingPackage("pyarrow", "data", "an export to Parquet")
+    if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
+        raise ErrorConfig(f"to_parquet takes the path of a directory ('.' is this one), got {directory!r:.80}")
     target, where = Path(os.path.expanduser(directory)), Selection.of(**filters)
     if target.exists() and not target.is_dir():
         raise ErrorConfig(f"Parquet files are written into a directory, and {target} is a file; give another path")
@@ -73,14 +76,18 @@ def to_parquet(directory: str | os.PathLike[str], store: StoreLike = None, **fil
     return list(drafts)
 
 
+@with_hints
 def snapshot(path: str | os.PathLike[str], store: StoreLike = None) -> Path:
     """A copy of the run history as it is now, a SQLite file that any program may open; returns its path.
 
     Another SQLite library in a process that has the history itself open would drop its locks, and runs would be lost.
 
     Raises:
+        ErrorConfig: the path is none.
         ErrorStore: there is a file of that name, or it cannot be written.
     """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ErrorConfig(f"snapshot takes the path of a file to make, got {path!r:.80}")
     with reading(store) as opened:
         return opened.snapshot(path)
 

@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ._arrays import Look, frame_of_rows, frame_of_table, have_pyarrow, pandas, schema_of, series, table_of
 from .errors import ErrorConfig, ErrorMissingPackage
+from .ledger import zone_of
 from .records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns
-from .selection import Moment, Selection, Tags, Texts
+from .selection import Moment, Selection, Tags, Texts, with_hints
 from .store import CHUNK, RunStore, default_store
 from .tables import TABLES, encoded
 
@@ -30,6 +32,7 @@ Names = str | Iterable[str] | None
 CACHED = (RunRecord, TurnRecord, ToolCallRecord, MessageRecord)
 
 
+@with_hints
 def runs(
     store: StoreLike = None,
     *,
@@ -43,7 +46,7 @@ def runs(
     run_id: Texts = None,
     limit: int | None = None,
     columns: Names = None,
-    tz: str = "UTC",
+    tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a run, oldest first; columns as in `RunRecord`, then `tag_…` and `score_…` for the tags and scores there are.
@@ -67,7 +70,7 @@ def runs(
         limit: only the newest so many runs.
         columns: names of columns, or of groups of them: core, usage, cost, timing, content, where, error; for runs also
             `tag_*` and `score_*`. Key columns always come first, then the others in the order asked.
-        tz: time zone that times are shown in, such as "Europe/Zurich".
+        tz: time zone that times are shown in, such as "Europe/Zurich"; "local" is this machine's. None is UTC.
         dtype_backend: "pyarrow" for Arrow's dtypes in place of pandas' own.
 
     Raises:
@@ -82,6 +85,7 @@ def runs(
         return wanted.with_extras(table, opened, where, look)
 
 
+@with_hints
 def turns(
     store: StoreLike = None,
     *,
@@ -95,7 +99,7 @@ def turns(
     run_id: Texts = None,
     limit: int | None = None,
     columns: Names = None,
-    tz: str = "UTC",
+    tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a model call, by start of the run, then `turn_index`; columns as in `TurnRecord`. The filters choose runs. See `runs`."""
@@ -103,6 +107,7 @@ def turns(
     return _read(TurnRecord, store, where, columns, tz, dtype_backend)
 
 
+@with_hints
 def tool_calls(
     store: StoreLike = None,
     *,
@@ -116,7 +121,7 @@ def tool_calls(
     run_id: Texts = None,
     limit: int | None = None,
     columns: Names = None,
-    tz: str = "UTC",
+    tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a tool call, by start of the run, then `turn_index`, `call_index`; columns as in `ToolCallRecord`.
@@ -127,6 +132,7 @@ def tool_calls(
     return _read(ToolCallRecord, store, where, columns, tz, dtype_backend)
 
 
+@with_hints
 def messages(
     store: StoreLike = None,
     *,
@@ -140,7 +146,7 @@ def messages(
     run_id: Texts = None,
     limit: int | None = None,
     columns: Names = None,
-    tz: str = "UTC",
+    tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a message, by start of the run, then `message_index`; columns as in `MessageRecord`. The filters choose runs. See `runs`."""
@@ -148,6 +154,7 @@ def messages(
     return _read(MessageRecord, store, where, columns, tz, dtype_backend)
 
 
+@with_hints
 def scores(
     store: StoreLike = None,
     *,
@@ -161,7 +168,7 @@ def scores(
     run_id: Texts = None,
     limit: int | None = None,
     columns: Names = None,
-    tz: str = "UTC",
+    tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a score, by start of the run, then `name`, `scorer`; columns as in `ScoreRecord`. The filters choose runs. See `runs`."""
@@ -189,7 +196,7 @@ def reading(store: StoreLike) -> Iterator[RunStore]:
 # ---- rows -------------------------------------------------------------------------------------------------------
 
 
-def _read(kind: type[Any], store: StoreLike, where: Selection, names: Names, tz: str, dtype_backend: str | None) -> pd.DataFrame:
+def _read(kind: type[Any], store: StoreLike, where: Selection, names: Names, tz: str | tzinfo | None, dtype_backend: str | None) -> pd.DataFrame:
     wanted, look = _Wanted.of(kind, names), _look(tz, dtype_backend)
     with reading(store) as opened:
         return _stored(opened, kind, where, wanted.read, look)
@@ -217,20 +224,27 @@ def _chunked(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]
         yield chunk
 
 
-def _look(tz: str, dtype_backend: str | None) -> Look:
-    from zoneinfo import ZoneInfo, available_timezones
-
+def _look(tz: str | tzinfo | None, dtype_backend: str | None) -> Look:
     if dtype_backend not in (None, "pyarrow"):
         raise ErrorConfig(f"dtype_backend must be None (pandas' own dtypes) or 'pyarrow', got {dtype_backend!r:.80}")
     if dtype_backend == "pyarrow" and not have_pyarrow():
         raise ErrorMissingPackage("pyarrow", "data", 'dtype_backend="pyarrow"')
+    zone = zone_of(tz) or _local_zone()
+    return Look(getattr(zone, "key", None) or ("UTC" if zone is UTC else zone), dtype_backend)
+
+
+def _local_zone() -> tzinfo:
+    """This machine's zone: by its name where that can be found, because Arrow wants one."""
+    from zoneinfo import ZoneInfo
+
+    name = os.environ.get("TZ", "").lstrip(":") or os.path.realpath("/etc/localtime").rpartition("/zoneinfo/")[2]
     try:
-        ZoneInfo(tz)
-    except Exception as error:  # KeyError, ValueError, OSError or TypeError, by what the text looks like
-        near = get_close_matches(tz, available_timezones(), 1) if isinstance(tz, str) else []
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ErrorConfig(f"tz must be the name of a time zone, such as 'Europe/Zurich' or 'UTC'; got {tz!r:.80}{hint}") from error
-    return Look(tz, dtype_backend)
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        from dateutil.tz import tzlocal  # type: ignore[import-untyped]
+
+        unnamed: tzinfo = tzlocal()
+        return unnamed
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------
@@ -303,10 +317,8 @@ def _iterated(asked: Iterable[Any]) -> list[Any]:
 
 def _unknown(one: str, kind: type[Any], groups: list[str], names: list[str]) -> ErrorConfig:
     near = get_close_matches(one, [*groups, *names], 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return ErrorConfig(
-        f"{TABLES[kind].name} has no column or group of columns {one!r:.80}; {hint}groups: {', '.join(groups)}; columns: {', '.join(names)}"
-    )
+    known = f"did you mean {near[0]!r}?" if near else f"columns: {', '.join(names)}"
+    return ErrorConfig(f"{TABLES[kind].name} has no column or group of columns {one!r:.80}; {known}; groups: {', '.join(groups)}")
 
 
 # ---- tags and scores of runs --------------------------------------------------------------------------------------

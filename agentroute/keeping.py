@@ -2,39 +2,104 @@
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .config import keys_in_use, without_keys
 from .errors import ErrorConfig
 
-__all__ = ["CONTENTS", "Keeping", "without_credentials"]
+__all__ = ["CONTENTS", "Keeping", "word_of", "without_credentials"]
 
 CONTENTS = ("all", "metadata")
 NOT_KEPT = "[not kept: redact failed]"
 
-_CREDENTIAL = (
-    r"(?<![A-Za-z0-9])(?:sk|rk|pk|gsk|xai|pplx|hf|ghp|gho|glpat|AIza|AKIA)[-_A-Za-z0-9]{18,}"
-    r"|(?i:\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{16,}"
+_MADE = (
+    r"(?:gsk_|xai-|pplx-|hf_|gh[opsur]_)[A-Za-z0-9]{18,}|glpat-[-_A-Za-z0-9]{18,}|github_pat_\w{22,}|AIza[-_A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16}"
+    r"|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|sk_[0-9a-f]{40,}|[sp]k-lf-[0-9a-f-]{36}|sk-[-_A-Za-z0-9]{18,}"
 )
+_HEADER = r"""authorization\\*["']?\s*[:=]\s*\\*["']?(?:(?:bearer|basic|token)\s+)?|bearer\s+|basic\s+"""
+_CREDENTIAL = rf"(?<![A-Za-z0-9])(?P<made>{_MADE})|(?i:\b(?P<head>{_HEADER}))(?P<token>[A-Za-z0-9+/=._~-]{{12,}})"
 """Keys as the large providers make them, and authorisation headers."""
-_MAY_HOLD_ONE = r"sk[-_]|rk[-_]|pk[-_]|xai-|pplx-|hf_|gh[op]_|glpat-|AIza|AKIA|(?i:bearer|basic)\s"
+_MAY_HOLD_ONE = r"sk[-_]|[rp]k[-_]|xai-|pplx-|hf_|gh[opsur]_|glpat-|github_pat_|AIza|AKIA|(?i:bearer|basic)\s|(?i:authorization)"
 
 
 def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
     """The text with the keys this process holds, and whatever looks like a key or an authorisation header, struck out.
 
-    `held`: those keys, where somebody has asked for them already.
+    What was JSON before is JSON then. `held`: those keys, where somebody has asked for them already.
     """
     keys = [key for key in (keys_in_use() if held is None else held) if key[:8] in text or "\\u" in text]
+    struck = _struck_out(text, keys)
+    if struck != text and text.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            found = _inside(json.loads(text), keys)
+            struck = json.dumps(found, ensure_ascii=False)
+            if not struck.isascii():
+                struck.encode("utf-8")
+        except UnicodeEncodeError:  # half characters
+            struck = json.dumps(found)
+        except (ValueError, RecursionError):
+            pass
+    return struck
+
+
+def _struck_out(text: str, keys: list[str]) -> str:
     if keys:
         text = without_keys(text, keys)
-    return re.sub(_CREDENTIAL, _struck_out, text) if re.search(_MAY_HOLD_ONE, text) else text
+    return re.sub(_CREDENTIAL, _instead, text) if re.search(_MAY_HOLD_ONE, text) else text
 
 
-def _struck_out(found: re.Match[str]) -> str:
-    word = found[0].split(None, 1)
-    return f"{word[0]} [key]" if len(word) > 1 else "[key]" if any(map(str.isdigit, found[0])) else found[0]
+def _inside(value: Any, keys: list[str]) -> Any:
+    """A value of JSON without keys in its texts, which may be JSON again: the arguments of a tool call are."""
+    if isinstance(value, str):
+        return without_credentials(value, keys)
+    if isinstance(value, list):
+        return [_inside(one, keys) for one in value]
+    if isinstance(value, dict):
+        return {_struck_out(name, keys): _member(name, one, keys) for name, one in value.items()}
+    return value
+
+
+def _member(name: str, value: Any, keys: list[str]) -> Any:
+    """The name may tell that the value is a key: `"authorization": "…"`."""
+    if isinstance(value, str) and _struck_out(together := f"{name}: {value}", keys) != together:
+        kept = without_credentials(value, keys)
+        return kept if kept != value else "[key]"
+    return _inside(value, keys)
+
+
+def _instead(found: re.Match[str]) -> str:
+    if made := found["made"]:
+        return "[key]" if not made.startswith(("sk-", "glpat-")) or _is_random(made) else made
+    head, token = found["head"], found["token"]
+    if head.lower().startswith("auth"):
+        is_key = any(map(str.isdigit, token)) or re.search("[a-z][A-Z]", token) is not None or _is_login(token)
+    else:
+        is_key = _is_login(token) if head.lower().startswith("basic") else _is_random(token)
+    return f"{head}[key]" if is_key else found[0]
+
+
+def _is_random(token: str) -> bool:
+    """Whether digits and letters are mixed as chance mixes them, and no name or date does."""
+    changes = len(re.findall(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])", token))
+    return changes >= 3 or (changes > 0 and re.search(r"(?<![A-Za-z0-9])(?=[a-f]*[0-9])[0-9a-f]{16,}(?![A-Za-z0-9])", token) is not None)
+
+
+def _is_login(token: str) -> bool:
+    """Whether it is `user:password` in base64."""
+    body = token.rstrip("=.")
+    try:
+        return ":" in (login := b64decode(body + "=" * (-len(body) % 4), altchars=b"-_" if set(body) & set("-_") else None, validate=True).decode()) and login.isprintable()
+    except ValueError:
+        return False
+
+
+def word_of(text: str) -> str:
+    """What is kept of a name that a model or a provider has made up, where contents are not: as much of it as is no prose."""
+    return re.match(r"[\w.:/@+-]{0,128}", text)[0]  # type: ignore[index]
 
 
 class Keeping:

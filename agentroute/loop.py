@@ -41,7 +41,7 @@ from .events import AgentEnd, AgentStart, Event, ReasoningDelta, TextDelta, Tool
 from .history import tokens_of
 from .message import LLMChunk, LLMRequest, LLMResponse, Message, ToolCall, TurnUsage
 from .metering import Meter
-from .models.base import ask
+from .models.base import Model, ask
 from .output import OUTPUT_TOOL, complaint
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .result import Result
@@ -191,13 +191,9 @@ class _Run:
         self.user.content = content_of(self.user.content)
         self.record.run.prompt_text = self.user.described
         self.transcript = [self.user]
-        self.model = spec.resolve()
+        self.model = self._resolved()
         base_url = getattr(self.model, "base_url", None)
         self.base_url = base_url if isinstance(base_url, str) else None
-        if spec.replay is not None and spec.replay.mode != "off":
-            from .replay_layer import ModelReplay
-
-            self.model = ModelReplay(self.model, spec.replay, self.record.run.run_id)
         self.output_spec = spec.output()
         if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
             raise ErrorConfig(f"a tool is named {OUTPUT_TOOL!r}, as is the one typed answers come through; give it another name")
@@ -213,6 +209,22 @@ class _Run:
         earlier = await self._remembered()
         self.transcript = [*head, *earlier, self.user]
         self.new_from = len(self.transcript) - 1
+
+    def _resolved(self) -> Model:
+        """The model, with replay around it where it is on: then one that cannot be asked, for want of a key, may still be served."""
+        spec = self.spec
+        if spec.replay is None or spec.replay.mode == "off":
+            return spec.resolve()
+        from .replay_layer import ModelReplay
+
+        unusable: ErrorConfig | None = None
+        try:
+            model = spec.resolve()
+        except ErrorConfig as error:
+            if spec.stand_in is None:
+                raise
+            model, unusable = spec.stand_in(), error
+        return ModelReplay(model, spec.replay, self.record.run.run_id, unusable)
 
     async def _remembered(self) -> list[Message]:
         """The conversation so far; where the history policy can only need its newest messages, no more than those."""
@@ -385,12 +397,14 @@ class _Run:
                         yield ReasoningDelta(chunk.reasoning_delta, turn)
         except (ErrorBudget, ErrorReplay) as error:  # of the meter, or of replay
             if not request.failed_attempts:  # nothing was asked: there was no turn
-                self.record.turns.remove(record)
-                self.record.run.n_turns -= 1
+                self._forget_turn(record)
                 raise
             failure = error
             self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
         except ErrorAgent as error:
+            if error is getattr(self.model, "unusable", None):  # there is no key, and nothing to be served instead
+                self._forget_turn(record)
+                raise
             failure = error
             self._turn_failed(record, error, spec.monotonic() - began, "".join(text))
         except BaseException as error:
@@ -413,6 +427,10 @@ class _Run:
         self.corrected = False
         messages = self._say(echo(response))
         yield TurnEnd(record, response.content or "", messages, self.record.run)
+
+    def _forget_turn(self, record: TurnRecord) -> None:
+        self.record.turns.remove(record)
+        self.record.run.n_turns -= 1
 
     def _turn_failed(self, record: TurnRecord, error: BaseException, duration_s: float, text: str) -> None:
         record.duration_s = duration_s

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._arrays import pandas
+from .errors import ErrorConfig
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -42,11 +45,24 @@ def to_otel(frame: pd.DataFrame) -> pd.DataFrame:
 
     Rows, order and dtypes stay; the frame given is not changed. A column without an equivalent gets `agentroute.` before its
     name (`agentroute.cost_usd`). `gen_ai.response.finish_reasons`, a list there, holds lists of one text.
+
+    Raises:
+        ErrorConfig: it is no frame.
     """
-    renamed = frame.rename(columns=lambda name: OTEL_NAMES.get(name, f"{PREFIX}{name}"))
+    pandas()  # or an error that says what to install
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise ErrorConfig(f"to_otel takes a frame of agentroute.turns() or one of its siblings, got {type(frame).__name__}")
+    renamed: pd.DataFrame = frame.rename(columns=lambda name: OTEL_NAMES.get(name, f"{PREFIX}{name}"))
     reasons = OTEL_NAMES["finish_reason"]
     if "finish_reason" in frame.columns:
         missing = frame["finish_reason"].isna()
         lists: list[Any] = [None if none else [reason] for reason, none in zip(frame["finish_reason"], missing, strict=True)]
-        renamed[reasons] = lists
+        if isinstance(frame["finish_reason"].dtype, pd.ArrowDtype):
+            import pyarrow as pa
+
+            renamed[reasons] = pd.Series(lists, renamed.index, dtype=pd.ArrowDtype(pa.list_(pa.large_string())))
+        else:
+            renamed[reasons] = lists
     return renamed

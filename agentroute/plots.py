@@ -1,21 +1,24 @@
 """Plots of the run history, each on one matplotlib Axes; matplotlib is imported when one is asked for.
 
-Rows are summed before anything is drawn, so a plot of millions costs no more than one of a few. Nothing touches pyplot:
-a plot that is not given an Axes makes a figure of its own, which a cell shows and nobody has to close. Its background is
-transparent and its text of a grey that reads on white and on black.
+Rows are summed before anything is drawn, so a plot of millions costs no more than one of a few. A plot that is not given an
+Axes makes a figure of its own. In a notebook that is one of pyplot's, and the cell shows it at its end, whatever is done with
+the Axes; elsewhere nobody has to close it. Its background is transparent and its text of a grey that reads on white and black.
 """
 
 from __future__ import annotations
 
+import sys
 from datetime import tzinfo
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from . import frames
-from .drawings import DRAWINGS, GREY
-from .errors import ErrorMissingPackage
-from .ledger import checked, zone_of
+from .drawings import DRAWINGS, GREY, Drawing
+from .errors import ErrorConfig, ErrorMissingPackage
+from .ledger import checked, unknown_of, zone_of
+from .selection import with_hints
+from .tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +33,7 @@ __all__ = [
 _SIZE = (5.625, 3.3125)  # inches: 540 by 318 pixels
 
 
+@with_hints
 def plot_cumulative_cost(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
@@ -39,7 +43,7 @@ def plot_cumulative_cost(
         df: a frame of `agentroute.turns()` or `agentroute.runs()`; None reads one.
         store, filters: where from, and which runs, as for `agentroute.runs`.
         tz: whose clock the times are of: a zone's name, or "local"; None is UTC.
-        ax: where to draw; None makes a figure.
+        ax: where to draw; None makes a figure, which a cell shows.
 
     Raises:
         ErrorConfig: the frame is another one, or a filter is none.
@@ -48,17 +52,19 @@ def plot_cumulative_cost(
     return _plot("cumulative_cost", df, store, tz, ax, filters)
 
 
+@with_hints
 def plot_cost_per_run(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
     """How many runs cost how much, on a logarithmic scale. `df` is a frame of `agentroute.runs()`; see `plot_cumulative_cost`.
 
-    A run counts with those begun inside it, and with what replayed answers had cost. Runs that cost nothing, or of which
-    not all is known, are not on the scale but counted below it.
+    It is what was paid, with the runs begun inside it, of runs that asked the model at least once. Those that cost nothing, of
+    which not all is known, or that asked no model (wholly replayed ones) are not on the scale but counted below it.
     """
     return _plot("cost_per_run", df, store, tz, ax, filters)
 
 
+@with_hints
 def plot_tokens(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
@@ -69,6 +75,7 @@ def plot_tokens(
     return _plot("tokens", df, store, tz, ax, filters)
 
 
+@with_hints
 def plot_cost_by_turn(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
@@ -80,6 +87,7 @@ def plot_cost_by_turn(
     return _plot("cost_by_turn", df, store, tz, ax, filters)
 
 
+@with_hints
 def plot_tools(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
@@ -88,6 +96,7 @@ def plot_tools(
     return _plot("tools", df, store, tz, ax, filters)
 
 
+@with_hints
 def plot_savings(
     df: pd.DataFrame | None = None, *, store: StoreLike = None, tz: str | tzinfo | None = None, ax: Axes | None = None, **filters: Any
 ) -> Axes:
@@ -104,18 +113,54 @@ def plot_savings(
 def _plot(name: str, df: Any, store: StoreLike, tz: str | tzinfo | None, ax: Axes | None, filters: dict[str, Any]) -> Axes:
     drawing, zone = DRAWINGS[name], zone_of(tz)
     if df is None:
-        df = getattr(frames, drawing.source)(store, columns=drawing.columns, **filters)
+        df = _read(drawing, store, filters)
+    elif filters:
+        raise ErrorConfig(f"plot_{name} takes a frame or filters, not both: filter the frame, or leave out {', '.join(filters)}")
     else:
         source = f"agentroute.{drawing.source}(){' or agentroute.runs()' if drawing.either else ''}"
-        df = checked(df, drawing.columns, f"plot_{name}", source)
+        df = checked(df, drawing.columns, f"plot_{name}", source, welcome=drawing.welcome)
     if ax is not None:
         drawing.on(ax, df, zone)
+        return ax
+    if (managed := _shown_by_pyplot()) is not None:
+        ax = managed
+        drawing.on(ax, df, zone)
+        _dress(ax)
         return ax
     ax = _own_axes()
     drawing.on(ax, df, zone)
     _dress(ax)
     ax._repr_png_ = partial(figure_png, ax.figure)  # type: ignore[attr-defined]  # IPython asks for it: the figure is not pyplot's
     return ax
+
+
+def _read(drawing: Drawing, store: StoreLike, filters: dict[str, Any]) -> pd.DataFrame:
+    """The frame of a plot, from the store."""
+    known = next(table.names for table in TABLES.values() if table.name == drawing.source)
+    needed = [*drawing.columns, *(name for name in drawing.welcome if name in known)]
+    with frames.reading(store) as opened:
+        df: pd.DataFrame = getattr(frames, drawing.source)(opened, columns=needed, **filters)
+        if "error_type" not in needed or "cost_usd" not in needed:
+            return df
+        return unknown_of(frames.runs(opened, columns="unknown_cost_calls", **filters), df)
+
+
+def _shown_by_pyplot() -> Axes | None:
+    """Axes on a figure of pyplot's, where a cell shows those when it ends, or as they change; None anywhere else."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ErrorMissingPackage("matplotlib", "notebook", "a plot") from error
+    backend = str(matplotlib.rcParams._get("backend") if hasattr(matplotlib.rcParams, "_get") else matplotlib.rcParams["backend"])
+    if "inline" not in backend and "ipympl" not in backend and backend != "widget":
+        return None
+    from matplotlib import pyplot
+
+    axes: Axes = pyplot.figure(figsize=_SIZE, layout="constrained", facecolor="none").subplots()
+    return axes
 
 
 def picture(name: str, df: pd.DataFrame, zone: tzinfo | None) -> tuple[bytes, str]:

@@ -63,6 +63,7 @@ class _Tape:
         self._saved: dict[tuple[str, int], Any] = {}  # rows of the current turn, as they were last saved
         self._settled = {"turns": 0, "tool_calls": 0, "messages": 0}  # rows before these do not change any more
         self._failed = False
+        self._file: object = None  # what the last save returned
         self._writing = threading.Lock()  # a write whose await was cancelled goes on; the next one comes after it
 
     async def take(self, event: Event) -> None:
@@ -94,20 +95,29 @@ class _Tape:
         run, changed = copy(self._record.run), self._changed()
         rows = {part: [row for (of, _), row in changed.items() if of == part] for part in self._settled}
 
-        def write() -> None:
+        def write() -> object:
             with self._writing:
-                self._store.save(run, **rows)
+                return self._store.save(run, **rows)
 
         try:
-            await run_in_thread(write, name="agentroute-recorder")
+            file = await run_in_thread(write, name="agentroute-recorder")
         except Exception as error:
             self._failed = True
-            self._saved.clear()  # nobody knows what is in the store now, so the next try brings everything
-            self._settled = dict.fromkeys(self._settled, 0)
+            self._forget()  # nobody knows what is in the store now
             _warn(self._store, error)
             return False
         self._saved.update(changed)
+        if (before := self._file) != file:
+            self._file = file
+            if before is not None:  # the file was deleted, say, and is made anew
+                self._forget()
+                return await self.save()
         return True
+
+    def _forget(self) -> None:
+        """So that the next save brings everything."""
+        self._saved.clear()
+        self._settled = dict.fromkeys(self._settled, 0)
 
     def _changed(self) -> dict[tuple[str, int], Any]:
         """Copies, because the run goes on changing its rows while they are written."""

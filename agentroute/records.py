@@ -17,7 +17,7 @@ from .message import text_of
 __all__ = ["MessageRecord", "Record", "RunRecord", "ScoreRecord", "ToolCallRecord", "TurnRecord", "columns", "kind_of"]
 
 
-def column(about: str, *, group: str = "core", unit: str = "", key: bool = False, long: bool = False, **options: Any) -> Any:
+def column(about: str, *, group: str = "core", unit: str = "", key: bool = False, long: bool = False, word: bool = False, **options: Any) -> Any:
     """A dataclass field that is a column.
 
     Args:
@@ -25,8 +25,10 @@ def column(about: str, *, group: str = "core", unit: str = "", key: bool = False
         group: the columns it is asked for with: core, usage, cost, timing, content, error or where.
         key: whether it is part of the key.
         long: what people, models and tools wrote. The run store keeps each such text once, and none where it keeps figures only.
+        word: a name that a model or a provider has made up, which may be anything. Where texts are not kept whole, only so much
+            of it is as looks like a name.
     """
-    return field(metadata={"about": about, "group": group, "unit": unit, "key": key, "long": long}, **options)
+    return field(metadata={"about": about, "group": group, "unit": unit, "key": key, "long": long, "word": word}, **options)
 
 
 def columns(record: type[Any]) -> tuple[Field[Any], ...]:
@@ -82,9 +84,9 @@ class TurnRecord:
     turn_index: int = column("Position in the run, from 1.", key=True)
     started_at: datetime = column("Request sent, aware UTC.")
     request_model: str = column("The model asked for.")
-    response_model: str | None = column("The model that answered, as the provider named it.", default=None)
+    response_model: str | None = column("The model that answered, as the provider named it.", word=True, default=None)
     base_url: str | None = column("The endpoint asked; None for a model without one.", group="where", default=None)
-    finish_reason: str | None = column("stop, tool_calls, length, content_filter, or the provider's own word.", default=None)
+    finish_reason: str | None = column("stop, tool_calls, length, content_filter, or the provider's own word.", word=True, default=None)
     input_tokens: int | None = column("As the provider counted; None when it did not say.", group="usage", unit="tokens", default=None)
     output_tokens: int | None = column("As the provider counted; None when it did not say.", group="usage", unit="tokens", default=None)
     cached_input_tokens: int | None = column("Part of input_tokens read from the provider's cache.", group="usage", unit="tokens", default=None)
@@ -95,7 +97,7 @@ class TurnRecord:
     replayed_from: str | None = column("The run whose answer was replayed; None when the model was asked.", group="cost", default=None)
     duration_s: float | None = column("Request sent to last byte, monotonic clock.", group="timing", unit="s", default=None)
     time_to_first_chunk_s: float | None = column("Request sent to first text; None when not streamed.", group="timing", unit="s", default=None)
-    response_id: str | None = column("The provider's id of the answer.", group="where", default=None)
+    response_id: str | None = column("The provider's id of the answer.", group="where", word=True, default=None)
     error_type: str | None = column("Class of the error, when the call failed.", group="error", default=None)
 
 
@@ -107,7 +109,7 @@ class ToolCallRecord:
     turn_index: int = column("The turn that asked for it, from 1.", key=True)
     call_index: int = column("Position among the calls of its turn, from 1.", key=True)
     tool_call_id: str = column("The provider's id of the call.", group="where", default="")
-    tool_name: str = column("Name of the tool, as the model wrote it.")
+    tool_name: str = column("Name of the tool, as the model wrote it.", word=True)
     arguments_text: str = column("Arguments as JSON text, as the model wrote them.", group="content", long=True, default="")
     result_text: str | None = column("What the model was told; None while it runs or when it was stopped.", group="content", long=True, default=None)
     status: str = column("ok, error or interrupted.", default="interrupted")
@@ -126,7 +128,7 @@ class MessageRecord:
     message_index: int = column("Position in Result.messages, from 0.", key=True)
     role: str = column("system, user, assistant or tool.")
     content_text: str | None = column("Its text, `[image]` for a picture; None when it only asks for tools.", group="content", long=True, default=None)
-    tool_name: str | None = column("The tool that answered, for role tool.", default=None)
+    tool_name: str | None = column("The tool that answered, for role tool.", word=True, default=None)
     tool_call_id: str | None = column("The call it answers, for role tool.", group="where", default=None)
     tool_calls_text: str | None = column("The calls it asks for, as wire JSON, for role assistant.", group="content", long=True, default=None)
 
@@ -153,7 +155,7 @@ class ScoreRecord:
     name: str = column("What was judged, such as helpful.", key=True)
     scorer: str = column("Who judged it; empty for nobody in particular.", key=True, default="")
     value: float | None = column("The score as a number.", default=None)
-    label: str | None = column("The score as a word, where it is none.", default=None)
+    label: str | None = column("The score as a word, where it is none.", group="content", long=True, default=None)
     note: str | None = column("Why.", group="content", long=True, default=None)
     scored_at: datetime = column("When, aware UTC.")
 

@@ -11,11 +11,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from . import frames
+from ._arrays import pandas
 from .errors import ErrorConfig, ErrorMissingPackage
 from .message import TurnUsage
 from .prices import Price, TablePrice, cost_of, price_in_table
 from .records import RunRecord, TurnRecord
-from .selection import Moment, Selection, Tags, Texts
+from .selection import Moment, Selection, Tags, Texts, with_hints
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,7 +30,7 @@ __all__ = ["reprice"]
 
 _TURN = (
     "run_id", "turn_index", "request_model", "response_model", "base_url", "cost_source", "cost_usd", "input_tokens", "output_tokens",
-    "cached_input_tokens",
+    "cached_input_tokens", "replayed_from", "cost_saved_usd",
 )  # fmt: skip
 STILL_ON = timedelta(days=1)
 """A run that began less than this ago and has not ended is left alone: it may be going on, and writes its own sums."""
@@ -44,12 +45,20 @@ class _Filled:
     model: str
     cost: Decimal
     source: str
+    saved: bool
+    """It was replayed: the cost is what that has saved."""
+
+    @property
+    def column(self) -> str:
+        return "cost_saved_usd" if self.saved else "cost_usd"
 
 
+@with_hints
 def reprice(
     store: StoreLike = None,
     *,
     price: Price | Mapping[str, Price] | None = None,
+    dry_run: bool = False,
     since: Moment = None,
     until: Moment = None,
     agent: Texts = None,
@@ -70,20 +79,24 @@ def reprice(
     Args:
         price: of all these turns, or by the model that answered or was asked for; others stay unknown then. None takes
             the table of today that `genai-prices` brings, by model and endpoint.
-        since, until, agent, model, status, tag, notebook, run_id, limit: which runs, as for `agentroute.runs`.
+        dry_run: only says what would be filled in. What is filled in cannot be taken back, and is not filled in again.
+        model: only turns that asked for it, or that it answered; in a run with a fallback not the others.
+        since, until, agent, status, tag, notebook, run_id, limit: which runs, as for `agentroute.runs`.
 
     Raises:
         ErrorConfig: `price` or a filter is none.
         ErrorMissingPackage: neither a price is given nor is `genai-prices` installed; or pandas is not.
         ErrorStore: the file is not a run history, or cannot be written.
     """
+    pandas()  # or an error that says what to install
     import pandas as pd
 
     prices = _Prices(price)
     where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
     with frames.reading(store) as opened:
         wanted = _to_fill(opened, where, prices)
-        filled = _fill(opened, wanted) if wanted else []
+        filled = _fill(opened, wanted) if wanted and not dry_run else wanted
+    filled = [one for one in filled if not one.saved]
     return pd.DataFrame(
         {
             "run_id": pd.Series([one.run_id for one in filled], dtype="str"),
@@ -135,7 +148,9 @@ def _to_fill(store: RunStore, where: Selection, prices: _Prices) -> list[_Filled
     found = []
     for row in store.select(TurnRecord, where=where, columns=_TURN):
         turn = dict(zip(_TURN, row, strict=True))
-        if turn["cost_source"] != "unknown" or turn["cost_usd"] is not None or turn["input_tokens"] is None or turn["output_tokens"] is None:
+        saved = turn["replayed_from"] is not None
+        known = turn["cost_saved_usd" if saved else "cost_usd"] is not None
+        if turn["cost_source"] != "unknown" or known or turn["input_tokens"] is None or turn["output_tokens"] is None or not _is_of(turn, where.model):
             continue
         price = prices.of(turn["request_model"], turn["response_model"], turn["base_url"])
         if price is None:
@@ -146,9 +161,15 @@ def _to_fill(store: RunStore, where: Selection, prices: _Prices) -> list[_Filled
             cost = cost_of(price, used)
         if cost is not None:
             source = "given" if isinstance(price, Price) else "table"
-            found.append(_Filled(turn["run_id"], turn["turn_index"], turn["response_model"] or turn["request_model"], cost, source))
+            found.append(_Filled(turn["run_id"], turn["turn_index"], turn["response_model"] or turn["request_model"], cost, source, saved))
     running = _still_on(store, where) if found else set()
     return [one for one in found if one.run_id not in running]
+
+
+def _is_of(turn: dict[str, Any], models: tuple[str, ...] | None) -> bool:
+    """Whether a turn asked for one of these models, or was answered by one. A run is told `ollama/qwen3:4b`, its turns say `qwen3:4b`."""
+    names = (turn["request_model"], turn["response_model"])
+    return models is None or any(name and (model == name or model.endswith(f"/{name}")) for model in models for name in names)
 
 
 def _still_on(store: RunStore, where: Selection) -> set[str]:
@@ -159,38 +180,43 @@ def _still_on(store: RunStore, where: Selection) -> set[str]:
 
 def _fill(store: RunStore, wanted: list[_Filled]) -> list[_Filled]:
     """Writes all in one transaction; those that nobody else has filled meanwhile."""
-    sql = "UPDATE turns SET cost_usd = ?, cost_source = ? WHERE run_id = ? AND turn_index = ? AND cost_usd IS NULL AND cost_source = 'unknown'"
+    sql = "UPDATE turns SET {0} = ?, cost_source = ? WHERE run_id = ? AND turn_index = ? AND {0} IS NULL AND cost_source = 'unknown'"
     with store.transaction() as connection:
-        filled = [one for one in wanted if connection.execute(sql, (float(one.cost), one.source, one.run_id, one.turn_index)).rowcount]
-        by_run: defaultdict[str, list[Decimal]] = defaultdict(list)
+        filled = [
+            one for one in wanted if connection.execute(sql.format(one.column), (float(one.cost), one.source, one.run_id, one.turn_index)).rowcount
+        ]
+        by_run: defaultdict[str, list[_Filled]] = defaultdict(list)
         for one in filled:
-            by_run[one.run_id].append(one.cost)
+            by_run[one.run_id].append(one)
         touched = set(by_run)
-        for run_id, costs in by_run.items():
-            _sum_up(connection, run_id, len(costs))
-            touched.update(_add_above(connection, run_id, sum(costs, Decimal(0))))
+        for run_id, own in by_run.items():
+            _sum_up(connection, run_id, sum(not one.saved for one in own))
+            for column in dict.fromkeys(one.column for one in own):
+                touched.update(_add_above(connection, run_id, column, sum((one.cost for one in own if one.column == column), Decimal(0))))
         store.touch(connection, touched)
     return filled
 
 
 def _sum_up(connection: sqlite3.Connection, run_id: str, filled: int) -> None:
-    """The run's own cost, calls of unknown cost and source, from its turns."""
+    """The run's own cost, what it saved, calls of unknown cost and source, from its turns."""
     turns = connection.execute("SELECT cost_usd, cost_source FROM turns WHERE run_id = ? AND cost_usd IS NOT NULL", (run_id,)).fetchall()
+    saved = connection.execute("SELECT cost_saved_usd FROM turns WHERE run_id = ? AND cost_saved_usd IS NOT NULL", (run_id,)).fetchall()
     (unknown,) = connection.execute("SELECT max(unknown_cost_calls - ?, 0) FROM runs WHERE run_id = ?", (filled, run_id)).fetchone()
     sources = {source for _, source in turns} | ({"unknown"} if unknown else set())
-    sql = "UPDATE runs SET cost_usd = ?, unknown_cost_calls = ?, cost_source = ? WHERE run_id = ?"
-    connection.execute(sql, (_total(cost for cost, _ in turns), unknown, sources.pop() if len(sources) == 1 else "mixed", run_id))
+    sql = "UPDATE runs SET cost_usd = ?, cost_saved_usd = ?, unknown_cost_calls = ?, cost_source = ? WHERE run_id = ?"
+    total, saved_usd = _total(cost for cost, _ in turns), _total(cost for (cost,) in saved) if saved else None
+    connection.execute(sql, (total, saved_usd, unknown, sources.pop() if len(sources) == 1 else "mixed", run_id))
 
 
-def _add_above(connection: sqlite3.Connection, run_id: str, cost: Decimal) -> Iterable[str]:
+def _add_above(connection: sqlite3.Connection, run_id: str, column: str, cost: Decimal) -> Iterable[str]:
     """Adds to the tool call that the run was begun in, and to those around it; the runs whose calls these are."""
     seen = {run_id}
     above = "SELECT parent_run_id, parent_turn_index, parent_call_index FROM runs WHERE run_id = ?"
     while (parent := connection.execute(above, (run_id,)).fetchone()) is not None and parent[0] is not None and parent[0] not in seen:
         which = "WHERE run_id = ? AND turn_index = ? AND call_index = ?"
-        call = connection.execute(f"SELECT cost_usd FROM tool_calls {which}", parent).fetchone()
+        call = connection.execute(f"SELECT {column} FROM tool_calls {which}", parent).fetchone()
         if call is not None:
-            connection.execute(f"UPDATE tool_calls SET cost_usd = ? {which}", (float(Decimal(repr(call[0] or 0.0)) + cost), *parent))
+            connection.execute(f"UPDATE tool_calls SET {column} = ? {which}", (float(Decimal(repr(call[0] or 0.0)) + cost), *parent))
         run_id = parent[0]
         seen.add(run_id)
     return seen

@@ -26,28 +26,35 @@ NEUTRAL_EXTRA = frozenset({
     "prompt_cache_retention", "safety_identifier",
 })  # fmt: skip
 """Fields of `extra` that do not count: how the answer is sent, who asks, and what providers keep."""
-NEUTRAL_INSIDE = frozenset({"cache_control"})
-"""Fields that do not count wherever they are in messages and tools: marks for providers' caches."""
+CACHE_MARK = "cache_control"
+"""The mark for providers' caches on a message, a part of one or a tool: it does not count."""
 
 
-def request_key(model: Any, request: LLMRequest) -> bytes | None:
-    """16 bytes; None for a model that does not say what it is (`replay_identity`), or a request that is no JSON."""
+def request_key(model: Any, request: LLMRequest, salt: str = "") -> bytes | None:
+    """16 bytes; None for a model that does not say what it is (`replay_identity`), or a request that is no JSON.
+
+    `salt` tells requests apart that are otherwise equal.
+    """
     identity = getattr(model, "replay_identity", None)
     if identity is None:
         return None
     asked = {name: getattr(request, name) for name in COUNTS}
-    asked["messages"] = _plain([message.to_dict() for message in request.messages])
-    asked["tools"] = _plain(request.tools) or None
-    asked["extra"] = {name: value for name, value in request.extra.items() if name not in NEUTRAL_EXTRA}
-    try:
-        text = json.dumps([VERSION, identity, asked], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    asked["messages"] = [_message(message.to_dict()) for message in request.messages]
+    asked["tools"] = [_unmarked(tool) for tool in request.tools or ()]
+    asked["temperature"] = None if request.temperature is None else float(request.temperature)
+    asked["extra"] = {name: request.extra[name] for name in sorted(request.extra) if name not in NEUTRAL_EXTRA}
+    try:  # in the order given: models answer in the order of a schema's properties
+        text = json.dumps([VERSION, identity, asked, salt], separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return None
     return blake2b(text.encode("ascii"), digest_size=16).digest()
 
 
-def _plain(value: Any) -> Any:
-    """Without what does not count."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items() if name not in NEUTRAL_INSIDE}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _message(message: dict[str, Any]) -> Any:
+    parts = message.get("content")
+    return _unmarked({**message, "content": [_unmarked(part) for part in parts]} if isinstance(parts, list) else message)
+
+
+def _unmarked(value: Any) -> Any:
+    """Without the mark."""
+    return {name: item for name, item in value.items() if name != CACHE_MARK} if isinstance(value, Mapping) else value

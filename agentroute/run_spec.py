@@ -33,6 +33,8 @@ class RunSpec:
     agent_name: str
     request_model: str
     resolve: Callable[[], Model]
+    stand_in: Callable[[], Model] | None = None
+    """The same without a key, for what can be served without asking; None where there is no such thing."""
     instructions: str | None = None
     tools: Mapping[str, Tool] = field(default_factory=dict)
     output: Callable[[], OutputSpec | None] = lambda: None

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypedDict
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, ParamSpec, SupportsIndex, TypedDict, TypeVar
 
 from .errors import ErrorConfig
 
-__all__ = ["Filters", "Moment", "Selection", "Tags", "Texts", "moment"]
+__all__ = ["Filters", "Moment", "Selection", "Tags", "Texts", "moment", "with_hints"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -35,6 +43,25 @@ class Filters(TypedDict, total=False):
     notebook: Texts
     run_id: Texts
     limit: int | None
+
+
+def with_hints(function: Callable[P, R]) -> Callable[P, R]:
+    """The function; an argument that it has not is an `ErrorConfig` with the nearest one it has. `**filters` are `Filters`."""
+    parameters = signature(function).parameters.values()
+    names = [each.name for each in parameters if each.kind is not Parameter.VAR_KEYWORD]
+    if len(names) < len(parameters):
+        names += [name for name in Filters.__annotations__ if name not in names]
+
+    @wraps(function)
+    def hinting(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names)}"
+                raise ErrorConfig(f"{function.__name__} takes no {name!r:.80}; {hint}")
+        return function(*args, **kwargs)
+
+    return hinting
 
 
 @dataclass(frozen=True)
@@ -71,14 +98,16 @@ class Selection:
         Args:
             since, until: runs begun from then on, and before then: "7d" (ago; also s, m, h, w), a date, a datetime, ISO text.
                 What names no time zone is of this machine's.
-            agent, model, status, notebook, run_id: a text, or several of which one must be equal. A run is of the model it
-                asked for, or of one that answered.
+            agent, model, status, notebook, run_id: a text, or several of which one must be equal. A run is of the model it was
+                told, of those its turns asked for (`qwen3:4b` of `ollama/qwen3:4b`), and of those that answered.
             tag: "tenant=a", "tenant" (has it), several, or {"tenant": "a"}: all must hold.
             limit: only the newest so many runs.
 
         Raises:
             ErrorConfig: a filter that is none.
         """
+        if isinstance(limit, SupportsIndex) and not isinstance(limit, bool):
+            limit = min(operator.index(limit), 2**63 - 1)  # numpy's as well, and not more than SQLite takes
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise ErrorConfig(f"limit must be a number of runs, such as 100, or None for all; got {limit!r:.80}")
         now = now or datetime.now(UTC)
@@ -115,11 +144,12 @@ class Selection:
                 parts.append(f"run.{column} IN (SELECT value FROM json_each(?))")
                 given.append(json.dumps(texts))
         if self.model is not None:
-            answered = "EXISTS (SELECT 1 FROM turns WHERE turns.run_id = run.run_id AND turns.response_model IN (SELECT value FROM json_each(?)))"
-            parts.append(f"(run.request_model IN (SELECT value FROM json_each(?)) OR {answered})")
-            given += [json.dumps(self.model)] * 2
+            of_turn = " OR ".join(f"turns.{column} IN (SELECT value FROM json_each(?))" for column in ("request_model", "response_model"))
+            in_turns = f"EXISTS (SELECT 1 FROM turns WHERE turns.run_id = run.run_id AND ({of_turn}))"
+            parts.append(f"(run.request_model IN (SELECT value FROM json_each(?)) OR {in_turns})")
+            given += [json.dumps(self.model)] * 3
         for name, value in self.tag:
-            found = "SELECT 1 FROM json_each(run.tags) AS tag WHERE tag.key = ?"
+            found = "SELECT 1 FROM json_each(iif(json_valid(run.tags), run.tags, NULL)) AS tag WHERE tag.key = ?"
             parts.append(f"EXISTS ({found}{'' if value is None else ' AND tag.value = ?'})")
             given += [name] if value is None else [name, value]
         condition = " AND ".join(parts) or "1"
@@ -144,6 +174,7 @@ def moment(name: str, value: Moment, now: datetime) -> datetime | None:
                 value = datetime.fromisoformat(text)
             except ValueError:
                 raise _no_moment(name, value) from None
+    value = _plain(value)
     try:
         if isinstance(value, timedelta):
             return now - value
@@ -156,6 +187,21 @@ def moment(name: str, value: Moment, now: datetime) -> datetime | None:
     except (OverflowError, OSError, ValueError):
         pass
     raise _no_moment(name, value)
+
+
+def _plain(value: Any) -> Any:
+    """A time of pandas or numpy as Python's; anything else as it is."""
+    if value != value:  # NaT
+        return value
+    if isinstance(value, datetime | timedelta):
+        for convert in ("to_pydatetime", "to_pytimedelta"):
+            if hasattr(value, convert):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # of nanoseconds that are lost
+                    return getattr(value, convert)()
+    elif type(value).__module__ == "numpy" and type(value).__name__ in ("datetime64", "timedelta64"):
+        return value.astype(f"{type(value).__name__}[us]").item()
+    return value
 
 
 def _no_moment(name: str, value: object) -> ErrorConfig:

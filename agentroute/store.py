@@ -9,6 +9,7 @@ knows what is new since it was made.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import keys_in_use
-from .errors import ErrorConfig, ErrorStore
+from .errors import ErrorConfig, ErrorStore, tell
 from .keeping import Keeping
 from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
 
@@ -51,10 +52,14 @@ class RunStore:
     at the first run that is saved, readable by its owner only. Safe from any thread, process and after a fork. Pickled,
     it is the same file elsewhere. API keys and authorization headers are struck out of everything that is stored.
 
+    What is no content is always kept as it is: the names of agents, models and tools, the caller's own labels (`session_id`,
+    `tags`, the names of scores and scorers), ids, and where a run was made.
+
     Args:
-        record_content: `all`, or `metadata` to keep figures only: no prompt, answer, argument, result or error message.
+        record_content: `all`, or `metadata` to keep figures only: no prompt, answer, argument, result, error message, or label or note of a score.
         redact: makes of each text what is kept of it, before it is stored; where it fails nothing of the text is.
-            With either, nothing is kept for replay.
+            With either, nothing is kept for replay, and of the names that models and providers make up (of tools that do not
+            exist, reasons of their own) only what looks like one.
 
     Raises:
         ErrorStore: from any method, when the file cannot be used; the message names it.
@@ -72,6 +77,7 @@ class RunStore:
         self.keeping = Keeping(record_content, redact)
         self._given = path
         self._opened: Database | None = None
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"RunStore({str(self.path)!r})"
@@ -93,9 +99,13 @@ class RunStore:
         turns: Sequence[TurnRecord] = (),
         tool_calls: Sequence[ToolCallRecord] = (),
         messages: Sequence[MessageRecord] = (),
-    ) -> None:
-        """Writes a run and some of its rows, all or nothing. A row whose key is there already is replaced."""
-        self._write([run], turns, tool_calls, messages, touched=[])
+    ) -> int | None:
+        """Writes a run and some of its rows, all or nothing. A row whose key is there already is replaced.
+
+        Returns a number that stands for the file: where it is another one than before, somebody has put another file in its place,
+        and what was saved earlier is not in it.
+        """
+        return self._write([run], turns, tool_calls, messages, touched=[], brief=True)
 
     def save_score(self, score: ScoreRecord) -> None:
         """Writes a score; one of the same run, name and scorer is replaced.
@@ -109,19 +119,21 @@ class RunStore:
             raise self._no_run(score.run_id)
         self._write([score], touched=[score.run_id])
 
-    def _write(self, *parts: Sequence[Any], touched: Sequence[str]) -> None:
+    def _write(self, *parts: Sequence[Any], touched: Sequence[str], brief: bool = False) -> int | None:
         from .tables import TABLES, Bodies, store_bodies
 
         bodies: Bodies = {}
         keys = keys_in_use()
         batches = [(TABLES[type(rows[0])], [TABLES[type(row)].row(row, self.keeping, bodies, keys) for row in rows]) for rows in parts if rows]
-        with self._database.write() as connection:
+        with self._database.write(brief=brief) as connection:
             store_bodies(connection, bodies)
             revision = _next_revision(connection)
             for table, rows in batches:
                 extra = [revision] if table.kind is RunRecord else []
                 connection.executemany(table.upsert_sql, [[*row, *extra] for row in rows])
             self.touch(connection, touched, revision=revision)
+            file = connection.execute("SELECT value FROM state WHERE name = 'file'").fetchone()
+        return None if file is None else int(file[0])
 
     def transaction(self, *, erase: bool = False) -> AbstractContextManager[sqlite3.Connection]:
         """A connection in a write transaction, for what is done to runs later: committed at the end, rolled back by an error.
@@ -168,7 +180,7 @@ class RunStore:
             condition, given = f"({condition}) AND run.revision > ?", [*given, after]
         with self._database.read(slow=True) as connection, closing(connection.execute(table.select_sql(condition, columns), given)) as cursor:
             while rows := cursor.fetchmany(CHUNK):
-                yield table.whole_texts(rows, columns)
+                yield table.whole_texts(rows, columns, on_damage=self._tell_of_damage)
 
     def select(self, kind: type[Any], *, where: Selection | None = None, columns: Sequence[str] | None = None) -> Iterator[tuple[Any, ...]]:
         """The rows of `chunks`, one by one."""
@@ -183,6 +195,12 @@ class RunStore:
         with self._database.read() as connection:
             state = dict(connection.execute("SELECT name, value FROM state"))
         return state["epoch"], state["revision"]
+
+    def number(self, name: str) -> int | None:
+        """A number that the file holds of itself, by its name in the table `state`."""
+        with self._database.read() as connection:
+            found = connection.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        return None if found is None else int(found[0])
 
     def record(self, run_id: str) -> Record:
         """All that is kept of one run.
@@ -200,7 +218,7 @@ class RunStore:
                 for kind in parts:
                     table = TABLES[kind]
                     rows = connection.execute(table.select_sql(condition), given).fetchall()
-                    parts[kind] = [table.decode(row) for row in table.whole_texts(rows)]
+                    parts[kind] = [table.decode(row) for row in table.whole_texts(rows, on_damage=self._tell_of_damage)]
         if not parts[RunRecord]:
             raise self._no_run(run_id)
         return Record(parts[RunRecord][0], parts[TurnRecord], parts[ToolCallRecord], parts[MessageRecord])
@@ -211,38 +229,71 @@ class RunStore:
     # ---- what replay serves -----------------------------------------------------------------------------------
 
     def answers(self, request_key: bytes) -> list[Answer]:
-        """The answers that are kept for a request, oldest first."""
+        """The answers that are kept for a request, oldest first: the newest 1,000."""
         if not self._database.exists():
             return []
-        sql = "SELECT session, cell, execution, ordinal, run_id, answer_id FROM answers WHERE request_key = ? ORDER BY answer_id"
+        sql = (
+            "SELECT session, cell, execution, ordinal, run_id, answer_id FROM answers JOIN places USING (place_id) "
+            "WHERE request_key = ? ORDER BY answer_id DESC LIMIT 1000"
+        )
         with self._database.read() as connection:
-            return [Answer._make(row) for row in connection.execute(sql, (request_key,))]
+            return [Answer._make(row) for row in connection.execute(sql, (request_key,))][::-1]
 
     def answer_body(self, answer: Answer) -> str | None:
-        """What was answered, as it was given to `keep_answer`; None when it is not kept any more."""
-        from .tables import body_of
+        """What was answered, the JSON that was given to `keep_answer`; None when it is not kept any more."""
+        from .tables import body_of, unpacked
 
-        sql = "SELECT data FROM answers JOIN bodies ON hash = body WHERE answer_id = ?"
+        texts = ", ".join(f"{part}_body, (SELECT data FROM bodies WHERE hash = {part}_body)" for part in _APART)
         with self._database.read() as connection:
-            found = connection.execute(sql, (answer.answer_id,)).fetchone()
-        return None if found is None else body_of(found[0])
+            found = connection.execute(f"SELECT rest, {texts} FROM answers WHERE answer_id = ?", (answer.answer_id,)).fetchone()
+        if found is None:
+            return None
+        rest = unpacked(found[0])
+        whole = None if rest is None else json.loads(rest)
+        for part, key, data in zip(_APART, found[1::2], found[2::2], strict=True):
+            if key is not None and whole is not None:
+                text = None if data is None else body_of(data)
+                whole = None if text is None else {**whole, part: text if part == "content" else json.loads(text)}
+        if whole is None:
+            self._tell_of_damage()
+            return None
+        return json.dumps(whole)
 
     def keep_answer(self, request_key: bytes, answer: Answer, body: str) -> None:
-        """Keeps an answer for replay; not where texts are not kept as they are, nor one that holds a key."""
-        kept = self.keeping.of(body) if self.keeping.whole else None
-        if kept is None or kept != body:
+        """Keeps an answer, the JSON of a response, for replay; not where texts are not kept as they are, nor one that holds a key."""
+        if not self.keeping.whole:
             return
-        from .tables import hash_of, store_bodies
+        if self.keeping.of(body) != body:
+            self._tell("key", f"an answer of run {answer.run_id} is not kept for replay, because it holds what looks like a key")
+            return
+        from .tables import INLINE_OF_MESSAGES, Bodies, hash_of, packed, store_bodies
 
-        key = hash_of(kept)
+        rest, bodies = json.loads(body), Bodies()
+        keys: dict[str, bytes | None] = dict.fromkeys(_APART)
+        for part in _APART if isinstance(rest, dict) else ():
+            text = _text_of_message(part, rest.get(part))
+            if len(text) > INLINE_OF_MESSAGES:
+                keys[part] = key = hash_of(text)
+                bodies[key] = text
+                del rest[part]
         now = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6
-        sql = (
-            "INSERT INTO answers (request_key, session, cell, execution, ordinal, run_id, created_at, body) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        )
-        with self._database.write() as connection:
-            store_bodies(connection, {key: kept})
-            connection.execute(sql, (request_key, *answer[:5], int(now), key))
+        place = (answer.run_id, answer.session, answer.cell, answer.execution)
+        with self._database.write(brief=True) as connection:
+            store_bodies(connection, bodies)
+            new = "INSERT OR IGNORE INTO places (run_id, session, cell, execution, created_at) VALUES (?, ?, ?, ?, ?)"
+            connection.execute(new, (*place, int(now)))
+            found = connection.execute("SELECT place_id FROM places WHERE (run_id, session, cell, execution) = (?, ?, ?, ?)", place).fetchone()
+            sql = "INSERT INTO answers (request_key, place_id, ordinal, content_body, tool_calls_body, rest) VALUES (?, ?, ?, ?, ?, ?)"
+            connection.execute(sql, (request_key, *found, answer.ordinal, *keys.values(), packed(json.dumps(rest))))
+
+    def _tell_of_damage(self) -> None:
+        self._tell("damage", f"texts in the run history {self.path} are damaged, and read as [damaged]; restore it from a backup if you have one")
+
+    def _tell(self, what: str, message: str) -> None:
+        """Once for each store."""
+        if what not in self._told:
+            self._told.add(what)
+            tell(message)
 
     # ---- the file ---------------------------------------------------------------------------------------------
 
@@ -290,6 +341,9 @@ class RunStore:
         return self._opened
 
 
+_APART = ("content", "tool_calls")
+"""What of an answer is in the message it becomes, too, and is stored once for both."""
+
 VERSION = 3
 """Of the schema. Raise it with every change of a record class or of `tables.py`."""
 
@@ -311,3 +365,13 @@ def _next_revision(connection: sqlite3.Connection) -> int:
     connection.execute("UPDATE state SET value = value + 1 WHERE name = 'revision'")
     revision: int = connection.execute("SELECT value FROM state WHERE name = 'revision'").fetchone()[0]
     return revision
+
+
+def _text_of_message(part: str, value: Any) -> str:
+    """Content or tool calls of an answer, as `MessageRecord.of` writes them; empty where they are not the same text there."""
+    text = value if isinstance(value, str) and part == "content" else json.dumps(value, ensure_ascii=False) if value and part == "tool_calls" else ""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half characters
+        return ""
+    return text

@@ -1,33 +1,39 @@
 """The record classes as tables of the run history: their SQL, and their rows. Times are microseconds since 1970 in UTC.
 
-A column that is `long` holds texts of up to 256 characters itself; a longer one is in the table `bodies`, once for all rows
-that hold it, and the row has its hash in a column beside (`content_text`, `content_text_body`).
+A column that is `long` holds texts of up to 256 characters itself (in `messages` 64, because what replay keeps of an answer has
+most of them, too); a longer one is in the table `bodies`, once for all rows that hold it, and the row has its hash in a column
+beside (`content_text`, `content_text_body`).
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from .keeping import Keeping, without_credentials
+from .config import keys_in_use
+from .keeping import Keeping, without_credentials, word_of
 from .records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["RUN_START", "TABLES", "Bodies", "Table", "body_of", "encoded", "fit", "hash_of", "store_bodies"]
+__all__ = ["RUN_START", "TABLES", "Bodies", "Table", "body_of", "encoded", "fit", "forget_bodies", "hash_of", "packed", "store_bodies", "unpacked"]
 
 _SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "datetime": "INTEGER"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 INLINE = 256
 """Characters a row holds itself; a longer text goes into `bodies`."""
+INLINE_OF_MESSAGES = 64
+DAMAGED = "[damaged]"
+"""Stands for a text whose body cannot be unpacked."""
 
 RUN_START = "run_start"
 """May be asked for like a column: the start of the row's run, by which rows are ordered."""
@@ -40,25 +46,76 @@ def hash_of(text: str) -> bytes:
     return blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
-@lru_cache(maxsize=512)
-def body_of(data: bytes) -> str:
-    """The text of a row of `bodies`."""
-    return zlib.decompress(data).decode("utf-8")
+_TYPICAL = (
+    b'"completion_tokens_details": {"reasoning_tokens": 0}, "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0}, "cost_details": '
+    b'{"upstream_inference_cost": null}, "is_byok": false, "cost": 0.00, "cost_source": "table"}, "model": "anthropic/claude-openai/gpt-google/gemini-", '
+    b'"finish_reason": "stop", "reasoning": null, "refusal": null, "id": "chatcmpl-", "id": "gen-17", "extra": {}, "replayed_from": null}'
+    b'{"tool_calls": [], "content": "", "arguments": "{\\"query\\": \\"", "id": "call_'
+    b'", "usage": {"prompt_tokens": 1, "completion_tokens": , "total_tokens": , "model": "", "finish_reason": "tool_calls", "reasoning": null, '
+    b'"refusal": null, "id": "gen-", "extra": {}, "replayed_from": null}'
+    b'[{"id": "call_", "type": "function", "function": {"name": "", "arguments": "{\\"\\": \\"'
+)
+"""What JSON of models is like. What is in a file was packed with it, so a change of it is a change of the schema."""
+
+
+def packed(text: str) -> bytes:
+    pack = zlib.compressobj(6, zdict=_TYPICAL) if text.startswith(("{", "[{")) else zlib.compressobj(6)
+    return pack.compress(text.encode("utf-8")) + pack.flush()
+
+
+def unpacked(data: bytes) -> str | None:
+    """What was packed; None where that cannot be told any more."""
+    unpack = zlib.decompressobj(zdict=_TYPICAL)
+    try:
+        text = (unpack.decompress(data) + unpack.flush()).decode("utf-8")
+    except (zlib.error, UnicodeDecodeError):
+        return None
+    return text if unpack.eof else None
+
+
+CACHED_TEXT = 64 << 10
+CACHED_IN_ALL = 8 << 20
+"""Characters. What is read again and again is short: instructions, prompts."""
+_texts: dict[bytes, str] = {}
+_texts_size = 0
+_texts_changing = threading.Lock()
+
+
+def body_of(data: bytes) -> str | None:
+    """The text of a row of `bodies`; None where it is damaged."""
+    global _texts_size
+    if (text := _texts.get(data)) is None and (text := unpacked(data)) is not None and len(text) <= CACHED_TEXT:
+        with _texts_changing:
+            _texts_size += 0 if data in _texts else len(text)
+            _texts[data] = text
+            while _texts_size > CACHED_IN_ALL:
+                _texts_size -= len(_texts.pop(next(iter(_texts))))
+    return text
+
+
+def forget_bodies() -> None:
+    """Drops the texts that are held because they were read a moment ago."""
+    global _texts_size
+    with _texts_changing:
+        _texts.clear()
+        _texts_size = 0
 
 
 def store_bodies(connection: sqlite3.Connection, bodies: Bodies) -> None:
-    """Adds the texts that are not there yet."""
+    """Adds the texts that are not there yet, or damaged."""
     for key, text in bodies.items():
-        if connection.execute("SELECT 1 FROM bodies WHERE hash = ?", (key,)).fetchone() is None:
-            data = text.encode("utf-8")
-            connection.execute("INSERT INTO bodies (hash, size, data) VALUES (?, ?, ?)", (key, len(data), zlib.compress(data, 6)))
+        found = connection.execute("SELECT data FROM bodies WHERE hash = ?", (key,)).fetchone()
+        if found is None:
+            connection.execute("INSERT INTO bodies (hash, size, data) VALUES (?, ?, ?)", (key, len(text.encode("utf-8")), packed(text)))
+        elif body_of(found[0]) != text:
+            connection.execute("UPDATE bodies SET data = ? WHERE hash = ?", (packed(text), key))
 
 
 class Table:
     """A record class as SQL."""
 
-    def __init__(self, kind: type[Any], name: str) -> None:
-        self.kind, self.name = kind, name
+    def __init__(self, kind: type[Any], name: str, *, inline: int = INLINE) -> None:
+        self.kind, self.name, self.inline = kind, name, inline
 
     @cached_property
     def columns(self) -> tuple[Field[Any], ...]:
@@ -87,6 +144,10 @@ class Table:
     @cached_property
     def longs(self) -> list[int]:
         return [index for index, column in enumerate(self.columns) if column.metadata["long"]]
+
+    @cached_property
+    def words(self) -> list[int]:
+        return [index for index, column in enumerate(self.columns) if column.metadata["word"]]
 
     @cached_property
     def defaults(self) -> list[Any]:
@@ -125,13 +186,15 @@ class Table:
 
     def _apart(self, row: list[Any], keeping: Keeping, bodies: Bodies, keys: Iterable[str] | None = None) -> list[Any]:
         hashes: list[bytes | None] = []
+        for index in () if keeping.whole else self.words:
+            row[index] = row[index] and word_of(row[index])
         for index in self.longs:
             text = row[index]
             kept = keeping.of(text, keys) if text else text
             key = None
             if kept is None:
                 kept = self.defaults[index]
-            elif len(kept) > INLINE:
+            elif len(kept) > self.inline:
                 key = hash_of(kept)
                 bodies[key], kept = kept, None
             row[index] = kept
@@ -157,13 +220,15 @@ class Table:
             return f"{row}.{name}"
         return f"coalesce({row}.{name}, (SELECT data FROM bodies WHERE hash = {row}.{name}_body))"
 
-    def whole_texts(self, rows: list[tuple[Any, ...]], names: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
-        """The rows with their long texts as text."""
+    def whole_texts(
+        self, rows: list[tuple[Any, ...]], names: Sequence[str] | None = None, *, on_damage: Callable[[], object]
+    ) -> list[tuple[Any, ...]]:
+        """The rows with their long texts as text; calls `on_damage` for each that is lost."""
         long = {self.names[index] for index in self.longs}
         places = [place for place, name in enumerate(self.names if names is None else names) if name in long]
         if not places:
             return rows
-        return [_whole(row, places) for row in rows]
+        return [_whole(row, places, on_damage) for row in rows]
 
     def decode(self, row: Sequence[Any]) -> Any:
         values = list(row)
@@ -202,6 +267,7 @@ class Table:
         wanted = [name for name in [*self.sql_names, *self._extra] if name in present]
         places = {name: place for place, name in enumerate(wanted)}
         apart = all(name in places for name in self.sql_names[len(self.names) :])
+        keys = keys_in_use()
         cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM {before}")
         while rows := cursor.fetchmany(2048):
             bodies: Bodies = {}
@@ -209,16 +275,19 @@ class Table:
             for old in rows:
                 row = [old[places[name]] if name in places else None for name in self.names]
                 row = [default if value is None and index not in self.longs else value for index, (value, default) in enumerate(zip(row, self.defaults, strict=True))]
-                row = [*row, *(old[places[name]] for name in self.sql_names[len(self.names) :])] if apart else self._apart(row, Keeping(), bodies)
+                row = self._without_keys(row, keys)
+                row = [*row, *(old[places[name]] for name in self.sql_names[len(self.names) :])] if apart else self._apart(row, Keeping(), bodies, keys)
                 new.append([*row, *(old[places[name]] if name in places else 0 for name in self._extra)])
             store_bodies(connection, bodies)
             connection.executemany(self.upsert_sql, new)
 
 
-def _whole(row: tuple[Any, ...], places: list[int]) -> tuple[Any, ...]:
+def _whole(row: tuple[Any, ...], places: list[int], on_damage: Callable[[], object]) -> tuple[Any, ...]:
     for place in places:
         if isinstance(row[place], bytes):
-            row = (*row[:place], body_of(row[place]), *row[place + 1 :])
+            if (text := body_of(row[place])) is None:
+                on_damage()
+            row = (*row[:place], DAMAGED if text is None else text, *row[place + 1 :])
     return row
 
 
@@ -236,7 +305,7 @@ TABLES: dict[type[Any], Table] = {
     RunRecord: Table(RunRecord, "runs"),
     TurnRecord: Table(TurnRecord, "turns"),
     ToolCallRecord: Table(ToolCallRecord, "tool_calls"),
-    MessageRecord: Table(MessageRecord, "messages"),
+    MessageRecord: Table(MessageRecord, "messages", inline=INLINE_OF_MESSAGES),
     ScoreRecord: Table(ScoreRecord, "scores"),
 }
 
@@ -257,18 +326,26 @@ def encoded(record: Any) -> tuple[Any, ...]:
 _BESIDE: Iterable[str] = (
     "CREATE TABLE IF NOT EXISTS bodies (hash BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, data BLOB NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "INSERT OR IGNORE INTO state (name, value) VALUES ('revision', 0), ('epoch', abs(random() / 2))",  # an epoch is of one file
-    # What replay serves. `ordinal` counts the same request within one execution of a cell; `body` is the response as JSON.
-    "CREATE TABLE IF NOT EXISTS answers (answer_id INTEGER PRIMARY KEY, request_key BLOB NOT NULL, session TEXT NOT NULL, cell TEXT NOT NULL, "
-    "execution INTEGER NOT NULL, ordinal INTEGER NOT NULL, run_id TEXT NOT NULL, created_at INTEGER NOT NULL, "
-    "body BLOB NOT NULL) STRICT",
+    "INSERT OR IGNORE INTO state (name, value) VALUES ('revision', 0), ('epoch', abs(random() / 2)), ('file', random())",  # of this file only
+    # What replay serves. A place is an execution of a cell in a session, and the run that asked there; `ordinal` counts the same
+    # request in it. `rest` is the response, packed JSON, without those texts of its message that are in `bodies`.
+    "CREATE TABLE IF NOT EXISTS places (place_id INTEGER PRIMARY KEY, session TEXT NOT NULL, cell TEXT NOT NULL, execution INTEGER NOT NULL, "
+    "run_id TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (run_id, session, cell, execution)) STRICT",
+    "CREATE TABLE IF NOT EXISTS answers (answer_id INTEGER PRIMARY KEY, request_key BLOB NOT NULL, place_id INTEGER NOT NULL, "
+    "ordinal INTEGER NOT NULL, content_body BLOB, tool_calls_body BLOB, rest BLOB NOT NULL) STRICT",
 )
 _INDEXES: Iterable[str] = (
     "CREATE UNIQUE INDEX IF NOT EXISTS runs_by_start ON runs (started_at, run_id)",
     "CREATE INDEX IF NOT EXISTS runs_by_revision ON runs (revision)",
     "CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent_run_id) WHERE parent_run_id IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS answers_by_request ON answers (request_key)",
-    "CREATE INDEX IF NOT EXISTS answers_by_run ON answers (run_id)",
+)
+
+
+_SOURCES: Iterable[str] = (  # at first only providers said what an answer cost, so nothing was kept of who did
+    "UPDATE turns SET cost_source = 'provider' WHERE cost_usd IS NOT NULL AND cost_source = 'unknown'",
+    "UPDATE runs SET cost_source = coalesce((SELECT CASE count(DISTINCT cost_source) WHEN 0 THEN NULL WHEN 1 THEN nullif(max(cost_source), 'unknown') "
+    "ELSE 'mixed' END FROM turns WHERE turns.run_id = runs.run_id), 'provider') WHERE cost_usd IS NOT NULL AND cost_source = 'unknown'",
 )
 
 
@@ -279,4 +356,6 @@ def fit(connection: sqlite3.Connection) -> None:
     for table in TABLES.values():
         table.fit(connection)
     for sql in _INDEXES:
+        connection.execute(sql)
+    for sql in _SOURCES:
         connection.execute(sql)

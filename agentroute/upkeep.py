@@ -183,7 +183,7 @@ def _nested(connection: sqlite3.Connection, run_ids: list[str], history: RunStor
     sql = (
         f"WITH RECURSIVE family(run_id) AS (SELECT run_id FROM runs WHERE run_id IN {_GIVEN} "
         "UNION SELECT runs.run_id FROM family JOIN runs ON runs.parent_run_id = family.run_id) "
-        f"SELECT run_id FROM family UNION SELECT run_id FROM answers WHERE run_id IN {_GIVEN}"
+        f"SELECT run_id FROM family UNION SELECT run_id FROM places WHERE run_id IN {_GIVEN}"
     )
     found = [run_id for (run_id,) in connection.execute(sql, (json.dumps(run_ids),) * 2)]
     if missing := sorted(set(run_ids) - set(found)):
@@ -200,7 +200,7 @@ def _older(connection: sqlite3.Connection, before: datetime) -> list[str]:
         "NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = head.parent_run_id) "
         "UNION SELECT head, runs.run_id, runs.started_at FROM family JOIN runs ON runs.parent_run_id = family.run_id) "
         "SELECT run_id FROM family WHERE head NOT IN (SELECT head FROM family WHERE started_at >= ?1) "
-        "UNION SELECT run_id FROM answers WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = answers.run_id) "
+        "UNION SELECT run_id FROM places WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = places.run_id) "
         "GROUP BY run_id HAVING max(created_at) < ?1"
     )
     return [run_id for (run_id,) in connection.execute(sql, (cutoff,))]
@@ -214,9 +214,11 @@ def _delete(connection: sqlite3.Connection, run_ids: list[str]) -> None:
     from .tables import TABLES
 
     given = (json.dumps(run_ids),)
-    for name in [*(table.name for table in TABLES.values()), "answers"]:
+    connection.execute(f"DELETE FROM answers WHERE place_id IN (SELECT place_id FROM places WHERE run_id IN {_GIVEN})", given)
+    for name in [*(table.name for table in TABLES.values()), "places"]:
         connection.execute(f"DELETE FROM {name} WHERE run_id IN {_GIVEN}", given)
-    bodies = [(table.name, f"{table.names[index]}_body") for table in TABLES.values() for index in table.longs] + [("answers", "body")]
+    bodies = [(table.name, f"{table.names[index]}_body") for table in TABLES.values() for index in table.longs]
+    bodies += [("answers", "content_body"), ("answers", "tool_calls_body")]
     held = " UNION ALL ".join(f"SELECT {column} FROM {name} WHERE {column} IS NOT NULL" for name, column in bodies)
     connection.execute(f"DELETE FROM bodies WHERE hash NOT IN ({held})")
     connection.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
@@ -227,8 +229,10 @@ def _clean(history: RunStore, count: int) -> None:
     if not count:
         return
     from .column_cache import drop_cache
+    from .tables import forget_bodies
 
     drop_cache(history.path)
+    forget_bodies()
     for backup in history.backups():
         backup.unlink(missing_ok=True)
         tell(f"{backup}, kept before an upgrade, is deleted too, because the runs that were to go may be in it")

@@ -284,6 +284,11 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     if "fresh" in found and "replay" in found:
         raise ErrorConfig("--fresh and --replay both say how to replay; leave one of them out")
     replay = "fresh" if "fresh" in found else found.get("replay")
+    if replay == "fresh" and not record:
+        given = "--fresh" if "fresh" in found else "--replay fresh"
+        raise ErrorConfig(
+            f"{given} keeps the new answer, and --no-record keeps nothing; leave one of them out (--replay off asks, too)"
+        )
     options = Options(**{name: value for name, value in found.items() if name in Options.__dataclass_fields__})
     return Arguments(name, options, bind, define, record, replay, text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentroute.errors import ErrorInterrupted
+from agentroute.errors import ErrorInterrupted, ErrorReplay
 from agentroute.events import (
     AgentEnd,
     AgentStart,
@@ -22,6 +22,7 @@ from agentroute.result import Result
 
 __all__ = ["Card", "CallKey"]
 
+NOTHING_SENT = "nothing was sent; why is told below"
 CallKey = tuple[int, int]
 """Turn and position of a tool call, both from 1."""
 
@@ -72,8 +73,9 @@ class Card:
 
     @property
     def replayed(self) -> bool:
-        """Whether every answer so far was replayed. Such a card shows no seconds, so that it is saved the same each time."""
-        return bool(self.turns) and all(turn.replayed_from for turn in self.turns)
+        """Whether every answer so far was replayed, or replay had none and refused to ask. Such a card shows no seconds, so that it
+        is saved the same each time."""
+        return (bool(self.turns) or self.error_type == ErrorReplay.__name__) and all(turn.replayed_from for turn in self.turns)
 
     @property
     def duration_s(self) -> float | None:
@@ -173,6 +175,8 @@ class Card:
         if event.error is not None:
             self.state = "interrupted" if isinstance(event.error, ErrorInterrupted) else "failed"
             self.error_type, self.error_text = type(event.error).__name__, str(event.error)
+            if isinstance(event.error, ErrorReplay):  # what to do about it is told once, by the cell
+                self.error_text = NOTHING_SENT
         elif self.state == "running":
             self.state = "done"
 

@@ -7,6 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from agentroute.errors import ErrorAgent
+from agentroute.store import default_store
 
 from .magics import AgentMagics
 from .transform import AgentLine
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agentroute import Result
 
 __all__ = ["load", "unload"]
+
+_SHORTENED = (ErrorAgent, KeyboardInterrupt)
+"""What is shown without the library's own lines when it leaves a cell."""
 
 
 def load(shell: InteractiveShell) -> None:
@@ -33,7 +37,7 @@ def load(shell: InteractiveShell) -> None:
     for formatter, draw in _formatters(shell):
         formatter.for_type_by_name("agentroute.result", "Result", draw)
     if not shell.custom_exceptions:
-        shell.set_custom_exc((ErrorAgent,), _show_error)  # type: ignore[no-untyped-call]
+        shell.set_custom_exc(_SHORTENED, _show_error)  # type: ignore[no-untyped-call]
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -49,7 +53,7 @@ def unload(shell: InteractiveShell) -> None:
     shell.input_transformer_manager.token_transformers.remove(AgentLine)
     for formatter, _ in _formatters(shell):
         formatter.pop("agentroute.result.Result", None)
-    if shell.custom_exceptions == (ErrorAgent,):
+    if shell.custom_exceptions == _SHORTENED:
         shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
     magics.end()
 
@@ -73,10 +77,10 @@ _RESULT = {"text/html": _result_html, "text/plain": _result_plain}
 
 
 def _show_error(
-    shell: Any, kind: type[ErrorAgent], error: ErrorAgent, trace: TracebackType | None, tb_offset: int | None = None
+    shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None, tb_offset: int | None = None
 ) -> None:
-    """An ErrorAgent that left a plain cell, such as one of `agent.run(...)`: the error and the notebook's own line, and
-    not the library's sixty. `%tb` still shows everything."""
+    """An ErrorAgent, or a Stop, that left a plain cell, such as one of `agent.run(...)`: the error and the notebook's own line,
+    and not the library's sixty. `%tb` still shows everything."""
     frames = list(traceback.walk_tb(trace))
     library = [number for number, (frame, _) in enumerate(frames) if _module(frame).partition(".")[0] == "agentroute"]
     shortened = library and library[0] > 0 and not shell.call_pdb and shell.InteractiveTB.mode != "Verbose"
@@ -84,11 +88,13 @@ def _show_error(
         shell.showtraceback((kind, error, trace), running_compiled_code=True)
         return
     from .formats import one_line
+    from .replaying import error_text
 
     frame, line = frames[library[0] - 1]
     code = linecache.getline(frame.f_code.co_filename, line).strip()
     shell._get_exc_info((kind, error, trace))  # where %tb finds it
-    message = f"{kind.__name__}: {one_line(str(error), 500)}"
+    text = error_text(error, default_store()) if isinstance(error, ErrorAgent) else str(error)
+    message = f"{kind.__name__}: {one_line(text or 'stopped', 500)}"
     shell._showtraceback(kind, error, [message, f"(line {line}: {one_line(code, 100)}; %tb shows the traceback)"])
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import linecache
-import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.display_functions import display
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import TraitError, Unicode, default, observe, validate
+from traitlets import TraitError, Unicode, observe, validate
 
 from agentroute.errors import ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
@@ -23,13 +22,13 @@ from .agents import Agents
 from .arguments import FILTERS, RESERVED, Arguments, Options, nearest, option_lines, parse
 from .interpolation import interpolate
 from .place import Places
+from .replaying import ReplayMode, error_text, replaying
 from .transform import AWAITED, CellTransform
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentroute import Agent, Result
-    from agentroute.events import Event
 
     from .running import Run
 
@@ -64,7 +63,9 @@ Filters of %agent runs and %agent cost:
 {option_lines(FILTERS)}
 
 {{name}} is filled from the notebook's variables, once; {{{{name}}}} gives a literal {{name}}; other braces stay.
-A restarted notebook replays the answers it has paid for; a cell that is run again in the same kernel asks again.
+A restarted notebook replays the answers that are paid for, also those of other notebooks that asked the same; a cell
+that is run again in the same kernel asks again. (Frontends that do not tell cells apart, such as nbclient, papermill and
+consoles, replay the n-th run of a text; --fresh asks in any case.) Equal prompts asked at the same time share one answer.
 %config AgentMagics.replay = "on", "off", "only" or "fresh" says otherwise, for the notebook.
 
 `_agent` is the Result of the last %%agent or %agent run, also the partial one of a run that failed or was stopped.
@@ -90,7 +91,7 @@ class AgentMagics(Magics):
     model = Unicode(
         None, allow_none=True, help="Model of agents that name none, such as anthropic/claude-sonnet-4 or local/smollm2."
     ).tag(config=True)
-    replay = Unicode(
+    replay = ReplayMode(
         help="on: a restarted notebook replays the answers it has paid for. off: every request is sent. only: none is, and "
         "what is not kept is an error. fresh: every request is sent, and its answer kept. $AGENTROUTE_REPLAY is the default, "
         "else on; in a terminal off."
@@ -99,7 +100,9 @@ class AgentMagics(Magics):
 
     store: RunStore
     """What records the runs of the notebook."""
-    _begun = False
+    has_begun = False
+    configured_replay: str | None = None
+    """What the configuration file or `%config` says."""
 
     def __init__(self, shell: InteractiveShell, **options: Any) -> None:
         super().__init__(shell, parent=shell, **options)
@@ -107,32 +110,33 @@ class AgentMagics(Magics):
         self.places = Places(shell)
         self._at_end = ExitStack()
         self.store = RunStore(record_content=self.record_content)
-        _ = self.replay  # a mistake in the environment is told before anything has changed
+        with _mistakes():
+            _ = self.replay  # a mistake in the environment is told before anything has changed
         self._agents = Agents(self._names, self._bind, lambda: self.model)
 
     def begin(self) -> None:
         """From now on every run is recorded; in a kernel it also has its place in the notebook, and is replayed as `replay`
         says. What somebody has set before stays."""
+        from agentroute.replays import set_default_replay
+
         if default_store() is None:
             set_default_store(self.store)
         self._at_end.callback(self._stop_recording)
         if hasattr(self.shell, "kernel"):
-            from agentroute.replays import process_replay, set_place
+            from agentroute.replays import set_place
 
             self.places.begin_now()
             self.shell.events.register("pre_run_cell", self.places.begin)
             self._at_end.callback(self.shell.events.unregister, "pre_run_cell", self.places.begin)
             set_place(self.places)
             self._at_end.callback(set_place, None)
-            if (known := process_replay()) is None:
-                self._set_replay(self.replay)
-            else:
-                self.replay = known
-        self._begun = True
+        set_default_replay(self.replay)
+        self._at_end.callback(set_default_replay, None)
+        self.has_begun = True
 
     def end(self) -> None:
         """As if it had not begun."""
-        self._begun = False
+        self.has_begun = False
         self._at_end.close()
 
     def _stop_recording(self) -> None:
@@ -140,42 +144,18 @@ class AgentMagics(Magics):
             set_default_store(None)
         self.store.close()
 
-    def _set_replay(self, mode: str) -> None:
-        from agentroute.replays import process_replay, set_replay
-
-        self._at_end.callback(set_replay, process_replay())
-        set_replay(mode)
-
-    @default("replay")
-    def _default_replay(self) -> str:
-        told = os.environ.get("AGENTROUTE_REPLAY", "").strip().lower()
-        if not told:
-            return "on" if hasattr(self.shell, "kernel") else "off"
-        from agentroute.replays import checked_mode
-
-        with _mistakes():
-            checked_mode(told, "AGENTROUTE_REPLAY")
-        return told
-
-    @validate("replay", "record_content")
+    @validate("record_content")
     def _checked(self, proposal: Any) -> str:
         from agentroute.keeping import CONTENTS
-        from agentroute.replays import MODES
 
-        name, value = proposal["trait"].name, proposal["value"]
-        allowed = MODES if name == "replay" else CONTENTS
-        if value not in allowed:
-            raise TraitError(f"{name} must be one of {', '.join(allowed)}; got {value!r:.80}{nearest(value, allowed)}")
+        value = proposal["value"]
+        if value not in CONTENTS:
+            raise TraitError(f"record_content must be one of {', '.join(CONTENTS)}; got {value!r:.80}{nearest(value, CONTENTS)}")
         return str(value)
-
-    @observe("replay")
-    def _replay_changed(self, change: Any) -> None:
-        if self._begun:
-            self._set_replay(change["new"])
 
     @observe("record_content")
     def _record_content_changed(self, change: Any) -> None:
-        if self._begun:
+        if self.has_begun:
             before, self.store = self.store, RunStore(record_content=change["new"])
             if default_store() is before:
                 set_default_store(self.store)
@@ -246,7 +226,8 @@ class AgentMagics(Magics):
                 self._bind(arguments.bind, result)
 
         events = partial(agent.events, prompt, record=None if arguments.record else False)
-        return Run(_replaying(events, arguments.replay), LiveView(shell=self.shell), keep)
+        told = partial(error_text, store=agent.store or default_store(), magic=True, option=arguments.replay, recorded=arguments.record)
+        return Run(replaying(events, arguments.replay), LiveView(shell=self.shell), keep, told)
 
     def _define(self, arguments: Arguments, text: str) -> None:
         from .tables import model_text
@@ -349,20 +330,6 @@ def _mistakes() -> Iterator[None]:
     else:
         return
     raise UsageError(message)
-
-
-def _replaying(events: Callable[[], AsyncGenerator[Event, None]], mode: str | None) -> Callable[[], AsyncGenerator[Event, None]]:
-    """What begins a run, with `mode` for it and the runs its tools begin; None is as the notebook replays."""
-    if mode is None:
-        return events
-
-    def begin() -> AsyncGenerator[Event, None]:
-        from agentroute.replays import replay
-
-        with replay(mode):
-            return events()
-
-    return begin
 
 
 def _halves(text: str) -> tuple[str, str, str]:

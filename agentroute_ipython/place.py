@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from contextvars import ContextVar
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Places", "notebook_of"]
 
 _NOTEBOOK_VARIABLE = "AGENTROUTE_NOTEBOOK"
+# For the life of the process, as replay's memory of them: `%reload_ext` does not begin anew.
+_executions = itertools.count(1)
+_texts: Counter[str] = Counter()
 
 
 class Places:
@@ -30,8 +34,6 @@ class Places:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._texts: Counter[str] = Counter()
-        self._executions = 0
         self._newest: Place | None = None
         self._own: ContextVar[Place | None] = ContextVar("agentroute_place", default=None)
 
@@ -55,14 +57,14 @@ class Places:
     def _begin(self, source: str, cell_id: str | None) -> None:
         from agentroute.replays import Place
 
-        self._executions += 1
-        self._newest = Place(cell=cell_id or self._by_text(source), execution=self._executions, cell_id=cell_id)
+        self._newest = Place(cell=cell_id or _by_text(source), execution=next(_executions), cell_id=cell_id)
         self._own.set(self._newest)
 
-    def _by_text(self, source: str) -> str:
-        text = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        self._texts[text] += 1
-        return f"{text}#{self._texts[text]}"
+
+def _by_text(source: str) -> str:
+    text = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    _texts[text] += 1
+    return f"{text}#{_texts[text]}"
 
 
 def notebook_of(shell: Any) -> str | None:

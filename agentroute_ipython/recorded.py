@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentroute.errors import ErrorConfig
 from agentroute.figures import cost_text, count_text, plural
-from agentroute.records import RunRecord
+from agentroute.records import RunRecord, TurnRecord
 from agentroute.selection import Selection
 
 from .arguments import nearest, parse_filters
@@ -124,13 +124,14 @@ def runs_sheet(line: str, store: RunStore) -> Sheet | str:
         return _nothing(store, "%agent runs")
     more = " of them" if len(runs) == where.limit and filters.keys() - {"limit"} else ""
     title = f"The last {plural(len(runs), 'run')}{more}" if len(runs) == where.limit else plural(len(runs), "run")
+    uncertain = _saved_more(store, where)
     heads = ("started", "agent", "model", "prompt", "status", "turns", "tokens", "cost", "run_id")
     note = 'agentroute.runs() has all columns, agentroute.messages(run_id="…") what was said in one'
     return Sheet(
         title,
         _RUNS_COLUMNS,
-        [_run_html(run) for run in runs],
-        Table([_run_text(run) for run in runs], heads, (5, 6, 7)),
+        [_run_html(run, run.run_id in uncertain) for run in runs],
+        Table([_run_text(run, run.run_id in uncertain) for run in runs], heads, (5, 6, 7)),
         note=note,
     )
 
@@ -141,7 +142,7 @@ def _runs(store: RunStore, where: Selection) -> list[RunRecord]:
     return [RunRecord(**{**row, "started_at": _EPOCH + timedelta(microseconds=row["started_at"])}) for row in rows]
 
 
-def _run_html(run: RunRecord) -> list[str]:
+def _run_html(run: RunRecord, saved_more: bool) -> list[str]:
     status = _line(_status(run), 60)
     bad = "agr-bad" if run.status == "error" else "agr-dim"
     return [
@@ -151,13 +152,13 @@ def _run_html(run: RunRecord) -> list[str]:
         status if run.status == "ok" else f'<span class="{bad}">{status}</span>',
         count_text(run.n_turns),
         _tokens(run),
-        _below(_cost(run), _replayed(run)),
+        _below(_cost(run), _replayed(run, saved_more)),
     ]
 
 
-def _run_text(run: RunRecord) -> list[str]:
+def _run_text(run: RunRecord, saved_more: bool) -> list[str]:
     words = [run.agent_name, run.request_model, run.prompt_text]
-    figures = [count_text(run.n_turns), _tokens(run), ", ".join(filter(None, (_cost(run), _replayed(run))))]
+    figures = [count_text(run.n_turns), _tokens(run), ", ".join(filter(None, (_cost(run), _replayed(run, saved_more))))]
     return [_started(run), *(one_line(word, 32) for word in words), _status(run), *figures, one_line(run.run_id, 60)]
 
 
@@ -180,13 +181,26 @@ def _cost(run: RunRecord) -> str:
     """What is known of it; `at least` where some call is not."""
     if run.cost_usd is None:
         return "unknown" if run.unknown_cost_calls else ""
-    return f"{'at least ' if run.unknown_cost_calls else ''}{cost_text(run.cost_usd)}"
+    return f"{_at_least(bool(run.unknown_cost_calls))}{cost_text(run.cost_usd)}"
 
 
-def _replayed(run: RunRecord) -> str:
+def _replayed(run: RunRecord, saved_more: bool) -> str:
     if not run.n_replayed:
         return ""
-    return f"saved {cost_text(run.cost_saved_usd)}" if run.cost_saved_usd else "replayed"
+    return f"saved {_at_least(saved_more)}{cost_text(run.cost_saved_usd)}" if run.cost_saved_usd else "replayed"
+
+
+def _at_least(more: bool) -> str:
+    return "at least " if more else ""
+
+
+def _saved_more(store: RunStore, where: Selection) -> set[str]:
+    """The runs that were spared more than their `cost_saved_usd` says: nobody knows what some answer they replayed had cost."""
+    replayed = [run_id for run_id, number in store.select(RunRecord, where=where, columns=["run_id", "n_replayed"]) if number]
+    if not replayed:
+        return set()
+    turns = store.select(TurnRecord, where=Selection.of(run_id=replayed), columns=["run_id", "replayed_from", "cost_saved_usd"])
+    return {run_id for run_id, source, saved in turns if source is not None and saved is None}
 
 
 # ----------------------------------------------------------------------------------------------------------- the costs
@@ -208,13 +222,18 @@ def cost_sheet(line: str, store: RunStore) -> Sheet | str:
         raise ErrorConfig(f"%agent cost takes {_COST_USAGE}; got {one_line(times[-1], 40)!r}{hint}")
     since = filters.get("since", times[0] if times else SINCE)
     filters["since"] = None if since == "all" else since
-    _selection("%agent cost", _COST_USAGE, times, filters)
+    where = _selection("%agent cost", _COST_USAGE, times, filters)
     by = by or [TIMES[0], THINGS[0]]
     from agentroute.costs import cost
 
     frame = cost(by, store=store, tz="local", **filters)
     if not len(frame):
         return _nothing(store, "%agent cost")
+    frame["saved_more"] = False
+    if runs := sorted(_saved_more(store, where)):
+        theirs = cost(by, store=store, tz="local", run_id=runs)[by].itertuples(index=False, name=None)
+        more = {tuple(map(_key, group)) for group in theirs}
+        frame["saved_more"] = [tuple(map(_key, group)) in more for group in frame[by].itertuples(index=False, name=None)]
     return _costs(frame, by, f"Cost by {' and '.join(by)}{'' if since == 'all' else _since(since)}")
 
 
@@ -226,14 +245,14 @@ def _since(since: str) -> str:
 def _costs(frame: Any, by: Sequence[str], title: str) -> Sheet:
     counts = ("runs", "turns", "input_tokens", "output_tokens")
     rows = frame.to_dict("records")
-    sums = frame[[*counts, "cost_usd", "cost_saved_usd", "unknown_cost_share"]].sum(min_count=1).to_dict()
+    sums = frame[[*counts, "cost_usd", "cost_saved_usd", "unknown_cost_share", "saved_more"]].sum(min_count=1).to_dict()
     lines = [[*(_key(row[name]) for name in by), *_figures(row, counts)] for row in rows[-ROWS:]]
     total = ["all", *[""] * (len(by) - 1), *_figures(sums, counts)]
     heads = (*by, "runs", "turns", "tokens in", "tokens out", "cost", "saved")
     columns = [Column(head.capitalize(), left=place < len(by), wide=place == len(by) - 1) for place, head in enumerate(heads)]
     shown = [[*(_line(cell, 60) for cell in line)] for line in [*lines, total]]
     left_out = f"{plural(len(rows) - ROWS, 'earlier row')} left out here, counted in the sums; " if len(rows) > ROWS else ""
-    note = f"{left_out}agentroute.cost() is a DataFrame of this, agentroute.report() draws it"
+    note = f"{left_out}agentroute.cost(tz='local') is a DataFrame of this, agentroute.report(tz='local') draws it"
     return Sheet(
         title,
         columns,
@@ -251,11 +270,11 @@ def _key(value: Any) -> str:
 
 def _figures(row: dict[str, Any], counts: Sequence[str]) -> list[str]:
     cost, saved, unknown = row["cost_usd"], row["cost_saved_usd"], row["unknown_cost_share"]
-    at_least = "" if _missing(unknown) or not unknown else "at least "
+    at_least = _at_least(not _missing(unknown) and bool(unknown))
     return [
         *("" if _missing(row[name]) else count_text(int(row[name])) for name in counts),
         "unknown" if _missing(cost) else f"{at_least}{cost_text(float(cost))}",
-        "" if _missing(saved) or not saved else cost_text(float(saved)),
+        "" if _missing(saved) or not saved else f"{_at_least(bool(row['saved_more']))}{cost_text(float(saved))}",
     ]
 
 

@@ -60,12 +60,17 @@ class Run:
     Args:
         events: begins the run, on the loop that will serve it.
         keep: is given the Result, whole or partial, before the cell ends.
+        told: what the cell says of an error that ends the run.
     """
 
     def __init__(
-        self, events: Callable[[], AsyncGenerator[Event, None]], view: View, keep: Callable[[Result[Any]], None]
+        self,
+        events: Callable[[], AsyncGenerator[Event, None]],
+        view: View,
+        keep: Callable[[Result[Any]], None],
+        told: Callable[[ErrorAgent], str] = str,
     ) -> None:
-        self._events, self._view, self._keep = events, view, keep
+        self._events, self._view, self._keep, self._told = events, view, keep, told
         self._start: AgentStart | None = None
         self._end: AgentEnd | None = None
         self._closed = False
@@ -118,7 +123,7 @@ class Run:
         if isinstance(error, ErrorInterrupted):
             raise Interrupted("the run was stopped; what it did until then is in _agent")
         if error is not None:
-            raise in_few_lines(error)
+            raise in_few_lines(error, self._told(error))
 
 
 async def run_here(run: Run) -> None:
@@ -285,9 +290,9 @@ def _without_cell(frames: TracebackType | None) -> TracebackType | None:
     return inner
 
 
-def in_few_lines(error: ErrorAgent) -> ErrorAgent:
-    """The error, which IPython will now show in two lines; `%tb Verbose` shows where it was raised."""
-    message = one_line(str(error), 500)
+def in_few_lines(error: ErrorAgent, text: str | None = None) -> ErrorAgent:
+    """The error, which IPython will now show in two lines, `text` in place of its message; `%tb Verbose` shows where it was raised."""
+    message = one_line(str(error) if text is None else text, 500)
     record = error.result.record if error.result is not None else None
     kept = "what it did until then is in _agent; " if record is not None and record.turns else ""
     error._render_traceback_ = _FewLines([f"{type(error).__name__}: {message}", f"({kept}%tb Verbose shows the traceback)"])  # type: ignore[attr-defined]

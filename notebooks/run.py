@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -81,7 +82,7 @@ def main() -> None:
     to.mkdir(parents=True, exist_ok=True)
     store = to / f"{options.notebook.stem}.db"
     for old in to.glob(f"{store.name}*"):
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     os.environ["AGENTROUTE_RUNS"] = str(store)  # this demonstration is kept apart from the user's own history
     print(f"Running {options.notebook} …", flush=True)
     executed, page, seconds = execute(options.notebook.resolve(), to)

@@ -109,14 +109,61 @@ def test_the_copy_is_used_by_another_process_of_the_same_file(store):
         assert reads_of(other, lambda: turns(other)) == []
 
 
-def test_some_columns_come_from_the_copy_and_make_none(store):
+def test_some_columns_make_a_copy_of_all_and_come_from_it(store):
+    add(store, 1)
+    turns(store, columns="cost")
+    assert copy_of(store).exists()
+    assert reads_of(store, lambda: turns(store)) == reads_of(store, lambda: turns(store, columns="cost")) == []
+    add(store, 2)
+    pd.testing.assert_frame_equal(turns(store, columns="cost"), turns(store, columns="cost", since=EVER))
+
+
+def test_some_columns_of_a_short_history_make_no_copy(store, monkeypatch):
+    monkeypatch.setattr(column_cache, "MIN_ROWS", 3)
     add(store, 1)
     turns(store, columns="cost")
     assert not copy_of(store).exists()
+
+
+def test_texts_of_a_large_history_are_not_gathered_for_other_columns(store, monkeypatch):
+    monkeypatch.setattr(column_cache, "MAX_FILE_BYTES", 1)
+    add(store, 1)
+    messages(store, columns="role")
+    turns(store, columns="cost")
+    assert (copy_of(store, "messages").exists(), copy_of(store).exists()) == (False, True)
+
+
+def test_all_columns_are_gathered_for_some_only_once_where_no_copy_can_be_written(store, monkeypatch):
+    monkeypatch.setattr(column_cache, "MAX_BYTES", 1)
+    add(store, 1)
+    turns(store, columns="cost")
+    again = reads_of(store, lambda: turns(store, columns="cost"))
+    assert [len(columns) < 10 for _, columns, _ in again] == [True]
+
+
+def test_a_file_from_a_backup_does_not_take_the_copy_of_what_came_after_it(store, tmp_path):
+    """Neither when it has the same inode, and as many writes as were lost."""
+    for number in range(5):
+        add(store, number)
     turns(store)
-    assert reads_of(store, lambda: turns(store, columns="cost")) == []
-    add(store, 2)
-    pd.testing.assert_frame_equal(turns(store, columns="cost"), turns(store, columns="cost", since=EVER))
+    store.snapshot(tmp_path / "backup.db")
+    for number in range(5, 25):
+        add(store, number)
+    turns(store)  # a copy of what the backup has not
+    store.close()
+    shutil.copyfile(tmp_path / "backup.db", store.path)
+    for number in range(30, 60):
+        add(store, number)
+    assert_right(store)
+
+
+def test_a_file_from_a_backup_that_is_younger_than_the_copy_takes_it(store, tmp_path):
+    add(store, 1)
+    turns(store)
+    store.close()
+    shutil.copyfile(store.path, tmp_path / "backup.db")
+    shutil.copyfile(tmp_path / "backup.db", store.path)
+    assert reads_of(store, lambda: turns(store)) == []
 
 
 def test_filters_go_to_the_file(store):
@@ -327,7 +374,7 @@ def other_columns(path, content):
 
 
 def other_format(path, content):
-    path.write_bytes(content.replace(b'"agentroute": 1', b'"agentroute": 0', 1))
+    path.write_bytes(content.replace(b'"agentroute": 2', b'"agentroute": 1', 1))
 
 
 def a_directory(path, content):

@@ -16,6 +16,7 @@ from agentroute.costs import cost_of_rows
 from agentroute.errors import ErrorConfig
 from agentroute.frames import frame
 from agentroute.ledger import RUN_COLUMNS, TURN_COLUMNS, periods, whole_run_costs, zone_of
+from agentroute.plots import plot_tools
 from agentroute.records import RunRecord, TurnRecord
 from agentroute.testing import ModelScripted
 
@@ -94,7 +95,7 @@ def test_each_group_holds_its_own_rows_only():
         own = [turn.cost_usd for turn in turns if (turn.request_model, turn.started_at.date()) == (row["model"], row["day"].date())]
         known = [Decimal(cost) for cost in own if cost is not None]
         assert row["turns"] == len(own)
-        assert row["cost_usd"] == pytest.approx(float(sum(known)) if known else float("nan"), abs=1e-9, nan_ok=True)
+        assert row["cost_usd"] == pytest.approx(float(sum(known)) if known or not own else float("nan"), abs=1e-9, nan_ok=True)
     assert table[["day", "model"]].equals(table[["day", "model"]].sort_values(["day", "model"], ignore_index=True))
     assert not table.duplicated(["day", "model"]).any()
 
@@ -136,11 +137,11 @@ def test_a_request_that_was_refused_has_no_unknown_cost():
 
 
 def test_a_run_without_turns_is_a_run():
-    runs = [run_of("a", n_turns=0, status="error", duration_s=2.0), run_of("b")]
+    runs = [run_of("a", n_turns=0, status="error", duration_s=2.0), run_of("b", duration_s=3.0)]
     table = cost_of_rows(*made(runs, [turn_of("b", cost_usd=0.1)]), ["day", "model"])
     assert table[["runs", "turns", "errors"]].to_numpy().tolist() == [[2, 1, 1]]
     assert table.cost_usd.tolist() == [0.1]
-    assert table.p50_s.tolist() == [2.0]
+    assert table.p50_s.tolist() == [3.0]  # the other one asked nothing
 
 
 def test_a_run_over_midnight_is_of_the_day_it_began_and_its_turns_of_their_own():
@@ -318,7 +319,7 @@ def test_runs_that_failed_before_they_cost_anything_are_no_runs_to_go_by(store):
 
 def test_an_agent_that_costs_nothing_needs_no_max_cost(store):
     dear(store, [0.0] * 30)
-    assert "No max_cost is needed" in suggest_max_cost("support", store=store).why
+    assert "No max_cost is needed, and this is none: 30 runs" in suggest_max_cost("support", store=store).why
 
 
 def test_since_is_heeded(store):
@@ -332,3 +333,66 @@ def test_since_is_heeded(store):
 def test_the_agent_is_named_by_a_text(store):
     with pytest.raises(ErrorConfig, match="name of an agent"):
         suggest_max_cost(Agent("x", model=ModelScripted(["a"])), store=store)
+
+
+def test_only_runs_that_asked_the_model_say_what_a_run_costs_and_takes():
+    runs = [
+        run_of("a", cost_usd=0.5, duration_s=4.0),
+        run_of("b", cost_usd=0.0, cost_saved_usd=0.5, duration_s=0.001, n_replayed=1),
+        run_of("c", n_turns=0, duration_s=0.001, status="error"),
+    ]
+    turns = [turn_of("a", cost_usd=0.5), turn_of("b", cost_usd=0.0, cost_saved_usd=0.5, replayed_from="a")]
+    (row,) = cost_of_rows(*made(runs, turns), []).to_dict("records")
+    assert (row["runs"], row["cost_per_run_usd"], row["p50_s"], row["p95_s"]) == (3, 0.5, 4.0, 4.0)
+
+
+def test_a_group_that_sent_nothing_or_was_refused_cost_nothing():
+    runs = [run_of("a", n_turns=0), run_of("b", agent_name="refused", status="error")]
+    table = cost_of_rows(*made(runs, [turn_of("b", error_type="ErrorModelRateLimit")]), "agent")
+    assert table[["cost_usd", "unknown_cost_share"]].fillna(-1).to_numpy().tolist() == [[0.0, 0.0], [0.0, -1.0]]
+
+
+def test_a_model_has_one_name_also_in_runs_that_sent_nothing(store):
+    store.save(run_of("a", request_model="ollama/qwen3:4b", cost_usd=0.1), turns=[turn_of("a", request_model="qwen3:4b", cost_usd=0.1)])
+    store.save(run_of("b", request_model="ollama/qwen3:4b", n_turns=0))
+    assert cost("model", store=store)[["model", "runs", "turns"]].to_numpy().tolist() == [["qwen3:4b", 2, 1]]
+    assert cost("model", store=store, model="qwen3:4b").cost_usd.tolist() == [0.1]
+    assert cost([], store=store, model="ollama/qwen3:4b").runs.tolist() == [2]
+
+
+def test_no_limit_is_suggested_where_nobody_knows_what_a_replayed_answer_had_cost(store):
+    for number in range(30):
+        run = run_of(f"r{number}", started_at=datetime.now(UTC), cost_usd=0.0, n_replayed=1)
+        store.save(run, turns=[turn_of(f"r{number}", cost_usd=0.0, replayed_from="x", cost_source="unknown")])
+    suggested = suggest_max_cost("support", store=store)
+    assert suggested != suggested  # NaN
+    assert (suggested.n_runs, suggested.n_unknown) == (0, 30)
+
+
+def test_where_few_runs_cost_anything_the_dearest_counts(store):
+    dear(store, [0.0] * 60 + [5.0] * 2)
+    suggested = suggest_max_cost("support", store=store)
+    assert suggested == 15.0
+    assert "three times the dearest run. 95 % of the runs cost nothing." in suggested.why
+
+
+def test_what_costs_nothing_gives_no_limit_that_would_stop_the_first_call(store):
+    dear(store, [0.0] * 25)
+    with pytest.raises(ErrorConfig):
+        Agent("a", model=ModelScripted(["x"]), max_cost=suggest_max_cost("support", store=store))
+
+
+def test_three_times_is_reckoned_as_people_do(store):
+    dear(store, [0.1] * 25)
+    assert suggest_max_cost("support", store=store) == 0.3
+
+
+@pytest.mark.parametrize("function", [cost, agentroute.runs, agentroute.turns, agentroute.report, agentroute.to_parquet, plot_tools])
+def test_a_filter_that_is_misspelt_is_answered_with_the_nearest(function):
+    with pytest.raises(ErrorConfig, match=f"{function.__name__} takes no 'sinse'; did you mean 'since'\\?"):
+        function(sinse="7d")
+
+
+def test_a_history_in_the_place_of_groups_is_told():
+    with pytest.raises(ErrorConfig, match="a history is given as store="):
+        cost("runs.db")

@@ -262,3 +262,24 @@ def test_the_page_tells_the_names_and_the_groups():
 
 def test_the_functions_are_public():
     assert {agentroute.to_parquet, agentroute.snapshot, agentroute.to_otel, agentroute.scores} == {to_parquet, snapshot, to_otel, scores}
+
+
+@pytest.mark.parametrize("path", ["", None, 3])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ErrorConfig, match="takes the path of"):
+        to_parquet(path)
+    with pytest.raises(ErrorConfig, match="takes the path of"):
+        snapshot(path)
+
+
+def test_finish_reasons_are_lists_of_arrow_in_a_frame_of_arrow(tmp_path):
+    with closing(RunStore(tmp_path / "runs.db")) as store:
+        store.save(run_of("a"), turns=[turn_of("a", 1, finish_reason="stop"), turn_of("a", 2, finish_reason=None)])
+        reasons = to_otel(turns(store, dtype_backend="pyarrow"))["gen_ai.response.finish_reasons"]
+    assert str(reasons.dtype) == "list<item: large_string>[pyarrow]"
+    assert [list(one) if one is not pd.NA else None for one in reasons] == [["stop"], None]
+
+
+def test_what_is_no_frame_is_told():
+    with pytest.raises(ErrorConfig, match="to_otel takes a frame"):
+        to_otel("turns")

@@ -3,10 +3,12 @@
 import math
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
@@ -271,9 +273,9 @@ def test_an_index_of_columns_will_do(full):
 @pytest.mark.parametrize(
     ("read", "asked", "message"),
     [
-        (turns, "cots", "turns has no column or group of columns 'cots'; did you mean 'cost'\\? groups: core, where, usage, cost, timing, error; columns: run_id, "),
+        (turns, "cots", "turns has no column or group of columns 'cots'; did you mean 'cost'\\?; groups: core, where, usage, cost, timing, error$"),
         (runs, ["cost", "duration"], "runs has no column or group of columns 'duration'; did you mean 'duration_s'\\?"),
-        (runs, "zzz", "runs has no column or group of columns 'zzz'; groups: core, .*, tag_\\*, score_\\*; columns"),
+        (runs, "zzz", "runs has no column or group of columns 'zzz'; columns: run_id, .*; groups: core, .*, tag_\\*, score_\\*$"),
         (turns, "tag_tenant", "turns has no column or group of columns 'tag_tenant'"),
         (runs, 5, "columns must be names of columns or groups, got int: 5"),
         (runs, [None], "columns must be names of columns or groups, got NoneType: None"),
@@ -370,12 +372,34 @@ def test_times_can_be_shown_in_another_zone(full):
     assert str(turns(full.path.with_name("none.db"), tz="America/New_York").started_at.dtype) == "datetime64[us, America/New_York]"
 
 
+@pytest.mark.parametrize("dtype_backend", [None, "pyarrow"])
+def test_zones_are_taken_as_by_cost(full, monkeypatch, dtype_backend):
+    def zone(tz):
+        return str(turns(full, tz=tz, dtype_backend=dtype_backend).started_at.dtype).replace("tz=", "").removesuffix("[pyarrow]")
+
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert zone("local") == zone(ZoneInfo("Asia/Tokyo")) == zone("Asia/Tokyo") != zone("UTC")
+    assert zone(None) == zone(UTC) == zone("UTC")
+    assert zone(timezone(timedelta(hours=2))).endswith("+02:00]")
+
+
+def test_this_machines_zone_may_have_no_name(full, monkeypatch):
+    monkeypatch.setenv("TZ", "XYZ-5")
+    time.tzset()
+    try:
+        assert turns(full, tz="local").started_at[0].utcoffset() == timedelta(hours=5)
+        assert "+05:00" in str(turns(full, tz="local", dtype_backend="pyarrow").started_at.dtype)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("tz", "message"),
     [
-        ("Europe/Zürich", "such as 'Europe/Zurich' or 'UTC'; got 'Europe/Zürich'; did you mean 'Europe/Zurich'\\?"),
-        ("nowhere at all", "such as 'Europe/Zurich' or 'UTC'; got 'nowhere at all'$"),
-        ("", "got ''$"), ("/etc/passwd", "got '/etc/passwd'$"), (None, "got None$"), (1, "got 1$"),
+        ("Europe/Zürich", "such as 'Europe/Berlin', 'local', or None for UTC; got 'Europe/Zürich'; did you mean 'Europe/Zurich'\\?"),
+        ("nowhere at all", "such as 'Europe/Berlin', 'local', or None for UTC; got 'nowhere at all'$"),
+        ("", "got ''$"), ("/etc/passwd", "got '/etc/passwd'$"), (1, "got 1$"),
     ],
 )  # fmt: skip
 def test_a_zone_that_is_none_is_refused(full, tz, message):
@@ -415,6 +439,7 @@ def test_without_pyarrow_its_dtypes_say_what_to_install(full, monkeypatch):
 
 SHOWN = """
 import sys
+import time
 {before}
 import agentroute.frames as frames
 for read in (frames.runs, frames.turns, frames.tool_calls, frames.messages, frames.scores):

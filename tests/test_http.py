@@ -88,7 +88,7 @@ def test_a_loop_closed_by_hand_is_let_go_by_the_next_one():
         asyncio.run(ask(base_url))
         gc.collect()
         assert [loop() for loop in loops if loop() is not None] == []
-        assert sockets() == before
+        assert sockets() <= before  # what tests before have left may go meanwhile
 
 
 def test_a_loop_goes_on_after_its_generators_were_shut_down():

@@ -163,7 +163,8 @@ def test_a_run_is_drawn_once_with_those_inside_it():
         [
             RunRecord(run_id="a", started_at=START, agent_name="a", request_model="m", cost_usd=1.0),
             RunRecord(run_id="b", started_at=START, agent_name="b", request_model="m", cost_usd=2.0, parent_run_id="a"),
-            RunRecord(run_id="c", started_at=START, agent_name="c", request_model="m", cost_usd=0.0),
+            RunRecord(run_id="c", started_at=START, agent_name="c", request_model="m", cost_usd=0.0, n_turns=1),
+            RunRecord(run_id="e", started_at=START, agent_name="e", request_model="m", cost_usd=0.0, n_turns=2, n_replayed=2),
             RunRecord(run_id="d", started_at=START, agent_name="d", request_model="m", unknown_cost_calls=1),
         ],
     )
@@ -171,7 +172,7 @@ def test_a_run_is_drawn_once_with_those_inside_it():
     (bars,) = ax.patches
     assert bars.get_data().values.sum() == 1
     assert ax.get_xscale() == "log"
-    assert "1 run cost nothing, cost of 1 run unknown" in ax.get_xlabel()
+    assert "1 run cost nothing, cost of 1 run unknown, 1 run asked no model" in ax.get_xlabel()
     assert r"half cost at most \$3.00" in [line.get_label() for line in ax.get_lines()]
 
 
@@ -369,3 +370,26 @@ def test_without_matplotlib_the_error_says_what_brings_it(monkeypatch):
 def test_all_plots_take_the_same_arguments():
     signatures = {str(signature(getattr(plots, f"plot_{name}"))) for name in NAMES}
     assert len(signatures) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frame_and_filters_are_refused(name):
+    with pytest.raises(ErrorConfig, match=f"plot_{name} takes a frame or filters, not both.*since"):
+        plot(name, frame_for(name, 3), since="7d")
+
+
+@pytest.mark.parametrize("name", ["tools", "cost_per_run"])
+def test_what_is_counted_has_whole_numbers_on_its_axis(name):
+    ax = plot(name, frame_for(name, 2))
+    ax.figure.canvas.draw()
+    axis = ax.xaxis if name == "tools" else ax.yaxis
+    assert all(tick == int(tick) for tick in axis.get_majorticklocs())
+
+
+def test_what_stands_below_a_plot_is_not_cut_off():
+    df = turns_of(10_000).assign(turn_index=1 + pd.Series(range(10_000)) % 4999)
+    df.loc[:4999, "cost_usd"] = float("nan")
+    ax = plots.plot_cost_by_turn(df)
+    ax.figure.canvas.draw()
+    label, figure = ax.xaxis.label.get_window_extent(), ax.figure.bbox
+    assert figure.x0 <= label.x0 < label.x1 <= figure.x1

@@ -66,7 +66,7 @@ def test_a_price_given_fills_what_the_provider_leaves_out():
 
 
 def test_without_either_the_cost_is_unknown():
-    assert reported(TOKENS) == (None, None)
+    assert reported(TOKENS) == (None, "unknown")
 
 
 def test_a_models_own_price_stands_before_the_agents():
@@ -109,7 +109,7 @@ def test_the_table_is_not_loaded_for_a_server_on_this_machine(monkeypatch):
             raise AssertionError(f"genai_prices.{name} was looked at")
 
     monkeypatch.setitem(sys.modules, "genai_prices", Watched("genai_prices"))
-    assert reported(TOKENS) == (None, None)
+    assert reported(TOKENS) == (None, "unknown")
 
 
 # ---- OpenRouter's list ------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """What of a run's texts gets into the history's files: never a key; and no content where figures only are kept, or nothing."""
 
 import json
-import zlib
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,10 +10,12 @@ import pytest
 
 import agentroute
 from agentroute import Agent, ErrorConfig, ModelCloud, RunStore, ToolCall
+from agentroute.config import Secret
 from agentroute.errors import ErrorModelRequest
-from agentroute.records import RunRecord, ScoreRecord, columns, kind_of
+from agentroute.keeping import without_credentials, word_of
+from agentroute.records import RunRecord, ScoreRecord, TurnRecord, columns, kind_of
 from agentroute.store import Answer
-from agentroute.tables import TABLES
+from agentroute.tables import TABLES, unpacked
 from agentroute.testing import ModelScripted
 from tests.server import ModelServer, Raw, chunks
 
@@ -32,7 +33,7 @@ NAMES = {
     "turns": {"run_id", "request_model", "response_model", "base_url", "finish_reason", "cost_source", "replayed_from", "response_id", "error_type"},
     "tool_calls": {"run_id", "tool_call_id", "tool_name", "status", "error_type"},
     "messages": {"run_id", "role", "tool_name", "tool_call_id"},
-    "scores": {"run_id", "name", "scorer", "label"},
+    "scores": {"run_id", "name", "scorer"},
 }
 """Texts that name something and are not what people, models or tools wrote: kept also where figures only are."""
 
@@ -42,7 +43,8 @@ def bytes_of(directory):
     found = b"".join(path.read_bytes() for path in sorted(Path(directory).rglob("*")) if path.is_file())
     for path in Path(directory).rglob("*.db"):
         with closing(RunStore(path)) as store, store.transaction() as connection:
-            found += b"".join(zlib.decompress(data) for (data,) in connection.execute("SELECT data FROM bodies"))
+            packed = connection.execute("SELECT data FROM bodies UNION ALL SELECT rest FROM answers").fetchall()
+        found += "".join(unpacked(data) for (data,) in packed).encode()
     return found
 
 
@@ -159,6 +161,126 @@ def test_nothing_is_kept_for_replay_where_texts_are_not_kept_as_they_are(options
         store.keep_answer(b"key", Answer("session", "", 0, 1, "r1"), json.dumps({"content": WORD}))
         assert store.answers(b"key") == []
     assert found_in(tmp_path, [WORD, WORD.upper()]) == []
+
+
+# ---- what a key looks like --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the basic responsibilities of a manager", "basic authentication/authorization", "Basic troubleshooting.", "basic ----------------",
+        "the bearer responsibilities-and-duties", "Bearer authentication/2024", "Authorization: basic authentication/authorization",
+        "CREATE INDEX pk_orders_2024_customer_id", "pk-2024-annual-report-final", "sk-2024-annual-report-final-version", "rk_2024_summary_of_the_year",
+        "hf_hub_download_of_2024_and_more", "a task-2024-11-21-with-a-long-name", "sk-learn-and-all-its-many-friends",
+    ],
+)  # fmt: skip
+def test_words_that_only_begin_like_a_key_stay(text):
+    assert without_credentials(text, []) == text
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        KEY, "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x", "sk-0123456789abcdef0123", "sk_live_AbCdEfGhIjKlMnOpQrSt", "pk_test_abcdefghijklmnop1234",
+        "sk_5d6b1f0c9ae8477abf5d6b1f0c9ae8477abf5d6b1f0c9ae8", "sk-lf-5d6b1f0c-9ae8-477a-bf5d-6b1f0c9ae847", "hf_AbCdEfGhIjKlMnOpQrStUv",
+        "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789", "AKIAIOSFODNN7EXAMPLE", "AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q", "glpat-a1B2c3D4e5F6g7H8i9J0",
+    ],
+)  # fmt: skip
+def test_keys_as_providers_make_them_are_struck_out(key):
+    assert without_credentials(f"It is {key}, keep it.", []) == "It is [key], keep it."
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"Bearer {HEADER} it is", "Bearer [key] it is"),
+        ("bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.abc", "bearer [key]"),
+        (f"Basic {BASIC}", "Basic [key]"),
+        ("Authorization: Bearer aBcdefghijklmnop", "Authorization: Bearer [key]"),
+        ('"authorization": "abcdefgh1jklmnop"', '"authorization": "[key]"'),
+    ],
+)
+def test_authorization_headers_are_struck_out(text, left):
+    assert without_credentials(text, []) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ('{"a": "C:\\\\users\\\\u0041 held-key-abcdef"}', {"a": "C:\\usersA [key]"}),
+        ('{"held-key-abcdef": ["\\ud83d", "held-key-abcdef", 1.0, null]}', {"[key]": ["\ud83d", "[key]", 1.0, None]}),
+        (json.dumps([{"arguments": json.dumps({"path": "\\u0041", "key": "held-key-abcdef"})}]), [{"arguments": json.dumps({"path": "\\u0041", "key": "[key]"})}]),
+        (json.dumps({"authorization": "abcdefgh1jklmnop", "x": "y"}), {"authorization": "[key]", "x": "y"}),
+    ],
+)
+def test_what_was_json_is_json_without_its_keys(text, left):
+    assert json.loads(without_credentials(text, ["held-key-abcdef"])) == left
+
+
+def test_a_tag_that_holds_a_key_keeps_no_run_from_being_read(tmp_path):
+    secret = Secret("mysecretkey-abcdef-123456")
+    with closing(RunStore(tmp_path / "runs.db")) as store:
+        for tags in ({"path": f"C:\\users\\u0041 {secret.reveal()}"}, {"tenant": "b"}):
+            Agent("a", model=ModelScripted(["Hi"]), store=store, tags=tags).run("Hello")
+        assert len(agentroute.runs(store, tag="tenant=b")) == 1
+        assert set(agentroute.runs(store)["tag_path"].dropna()) == {"C:\\usersA [key]"}
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------------
+
+ASKED = Answer("session", "", 0, 1, "r1")
+
+
+def test_an_answer_with_the_words_of_a_header_is_kept(tmp_path):
+    with closing(RunStore(tmp_path / "runs.db")) as store:
+        store.keep_answer(b"key", ASKED, json.dumps({"content": "The basic responsibilities of pk_orders_2024_customer_id"}))
+        assert len(store.answers(b"key")) == 1
+
+
+def keep_twice(store, body):
+    for _ in range(2):
+        store.keep_answer(b"key", ASKED, body)
+
+
+def test_an_answer_that_holds_a_key_is_not_kept_and_that_is_told_once(tmp_path):
+    with closing(RunStore(tmp_path / "runs.db")) as store:
+        with pytest.warns(RuntimeWarning, match="answer of run r1 is not kept for replay, because it holds what looks like a key") as told:
+            keep_twice(store, json.dumps({"content": f"It is {KEY}."}))
+        assert store.answers(b"key") == []
+    assert len(told) == 1
+
+
+# ---- names that models make up ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"record_content": "metadata"}, {"redact": str.upper}], ids=str)
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_of_a_name_that_a_model_has_made_up_no_prose_is_kept(table, options, tmp_path):
+    names = [table.names[index] for index in table.words]
+    told = dict.fromkeys(names, f"look_up-1.0:x the {WORD} of all")
+    store = saved(tmp_path, [filled(table.kind, **told)], **options)
+    assert found_in(tmp_path, [WORD, WORD.upper()]) == []
+    (row,) = store.select(table.kind, columns=["run_id", *names])
+    assert row[1:] == ("look_up-1.0:x",) * len(names)
+    store.close()
+
+
+def test_names_that_may_be_made_up_are_known():
+    words = {f"{table.name}.{table.names[index]}" for table in TABLES.values() for index in table.words}
+    made_up = {"turns.response_model", "turns.finish_reason", "turns.response_id", "tool_calls.tool_name", "messages.tool_name"}
+    assert words == made_up
+
+
+def test_a_name_is_kept_in_full_where_texts_are(tmp_path):
+    store = saved(tmp_path, [filled(TurnRecord, finish_reason="the model was tired")])
+    assert list(store.select(TurnRecord, columns=["finish_reason"])) == [("the model was tired",)]
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["look_up", "gpt-4o:free", "vendor/model@2024", "claude-3.5", ""])
+def test_a_name_without_prose_stays(name):
+    assert word_of(name) == name
 
 
 # ---- a whole run ------------------------------------------------------------------------------------------------------

@@ -447,6 +447,72 @@ with warnings.catch_warnings(record=True) as caught:
     assert store.record(run_id).run.prompt_text == "first"
 
 
+def test_a_file_that_is_deleted_while_a_run_goes_on_gets_all_of_it_again(store):
+    def clean() -> str:
+        """Cleans up."""
+        store.close()
+        for file in store.path.parent.glob("runs.db*"):
+            file.unlink()
+        return "clean"
+
+    agent_of("before", store=store).run("another run")
+    result = agent_of(SUM, ToolCall("2", "clean", {}), SUM, "It is 3.", store=store, tools=[add, clean]).run("go")
+    assert stored(store) == result.record
+    assert [len(part) for part in (result.record.turns, result.record.tool_calls)] == [4, 3]
+
+
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def locked(store, monkeypatch):
+    """A history that another process does not let go of, until it is told to."""
+    monkeypatch.setattr("agentroute._sqlite.BRIEF_S", 0.01)
+    agent_of("fine", store=store).run("before")
+    store._database._timeout_s = 0.2
+    command = [sys.executable, "-c", LOCK, str(store.path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "locked\n"
+    yield lambda: holder.communicate("end\n")
+    holder.communicate()
+
+
+class StoreListening(RunStore):
+    """A store that notes how its saves failed."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.errors = []
+
+    def save(self, run, **rows):
+        try:
+            return super().save(run, **rows)
+        except ErrorStore as error:
+            self.errors.append(str(error))
+            raise
+
+
+def test_a_lock_is_waited_for_in_full_once_and_then_briefly(store, locked):
+    with closing(StoreListening(store.path)) as listening:
+        listening._database._timeout_s = 0.2
+        agent = agent_of(SUM, "It is 3.", "again", store=listening)
+        with pytest.warns(RuntimeWarning, match=r"locked by another process for more than 0\.2 s"):
+            agent.run("go")
+        agent.run("again")
+        waits = [error.partition("for more than ")[2].partition(" s;")[0] for error in listening.errors]
+        assert waits == ["0.2"] + ["0.01"] * (len(waits) - 1)
+        assert len(waits) == 6  # of each run: its start, its end, and the last try
+        locked()
+        result = agent_of("free", store=listening).run("go")
+        assert store.record(result.run_id) == result.record
+
+
 # ---- the store of the process -----------------------------------------------------------------------------------
 
 

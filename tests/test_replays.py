@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sqlite3
 import threading
-from contextlib import closing, contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import replace as replaced
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -25,6 +30,7 @@ from agentroute import (
     RunStore,
     ToolCall,
     replay,
+    replay_layer,
     runs,
     set_replay,
     turns,
@@ -124,6 +130,22 @@ def test_a_cell_that_is_run_again_asks_again(server, store, new_session):
     assert len(server.requests) == 2
 
 
+def test_a_loop_that_is_run_again_asks_everything_again(server, store, new_session):
+    agent = agent_of(server, store)
+
+    def loop(execution):
+        with cell("a", execution):
+            return [agent.run("Hi").output for _ in range(3)]
+
+    with replay("on"):
+        loop(1)
+        new_session()
+        assert loop(1) == ["answer 1", "answer 2", "answer 3"]
+        assert loop(2) == ["answer 4", "answer 5", "answer 6"]
+        new_session()
+        assert loop(1) == ["answer 4", "answer 5", "answer 6"]
+
+
 def test_two_cells_that_ask_the_same_are_each_served_their_own(server, store, new_session):
     agent = agent_of(server, store)
 
@@ -218,7 +240,111 @@ def test_a_model_without_a_wire_is_always_asked(store, new_session):
         assert agent.run("Hi").output == "two"
 
 
+def test_what_fresh_has_replaced_is_not_served_any_more(server, store, new_session):
+    agent = agent_of(server, store)
+    for mode in ("on", "fresh"):
+        with replay(mode):
+            agent.run("Hi")
+        new_session()
+    with replay("on"):
+        assert [agent.run("Hi").output for _ in range(2)] == ["answer 2", "answer 3"]
+
+
+def test_a_count_that_got_no_answer_is_asked_and_the_others_are_served_theirs(store, new_session):
+    refusal = Raw(body=[json.dumps({"choices": [{"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}], "usage": {}}).encode()])
+    with ModelServer(["one", refusal, "three", "two"]) as server:
+        agent = agent_of(server, store)
+        with replay("on"):
+            agent.run("Hi")
+            with pytest.raises(ErrorRefused):
+                agent.run("Hi")
+            agent.run("Hi")
+            new_session()
+            assert [agent.run("Hi").output for _ in range(3)] == ["one", "two", "three"]
+
+
+def test_a_cell_is_served_its_own_answer_also_when_a_new_cell_was_served_it_before(server, store, new_session):
+    agent = agent_of(server, store)
+    with replay("on"):
+        with cell("a", 1):
+            agent.run("Hi")
+        new_session()
+        for execution, name in enumerate(["new", "a"], 1):
+            with cell(name, execution):
+                assert agent.run("Hi").output == "answer 1"
+
+
+def test_samples_under_salts_are_sent_each_and_served_each(server, store, new_session):
+    agent = agent_of(server, store)
+
+    async def sample(number):
+        with replay("on", salt=str(number)):
+            return (await agent.arun("Hi")).output
+
+    async def samples():
+        return await asyncio.gather(*map(sample, range(4)))
+
+    paid = asyncio.run(samples())
+    new_session()
+    assert asyncio.run(samples()) == paid
+    assert len(set(paid)) == len(server.requests) == 4
+
+
+def test_a_salt_is_a_text():
+    with pytest.raises(ErrorConfig, match="salt must be a text, got int: 3"), replay("on", salt=3):
+        pass
+
+
 # ---- modes
+
+
+def test_only_needs_no_key(store, new_session, monkeypatch):
+    """What is kept is served also where nothing could be sent: in CI, or on a colleague's machine."""
+    with ModelServer(["Hello"]) as server:
+        config = Path.home() / ".agentroute" / "config"
+        config.parent.mkdir(exist_ok=True)
+        config.write_text(f"openrouter_base_url = {server.base_url}\n")
+        agent = Agent("poet", model="some/model", store=store)
+        monkeypatch.setenv("OPENROUTER_API_KEY", "k" * 20)
+        with replay("on"):
+            agent.run("Hi")
+        monkeypatch.delenv("OPENROUTER_API_KEY")
+        for mode in ("only", "on"):
+            new_session()
+            with replay(mode):
+                assert agent.run("Hi").output == "Hello"
+        with replay("only"), pytest.raises(ErrorReplay):
+            agent.run("Bye")
+        with replay("on"), pytest.raises(ErrorConfig, match="no API key") as caught:
+            agent.run("Bye")
+    assert caught.value.result.record.turns == []
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_only_sends_nothing_for_a_run_that_is_not_recorded(server, store, kept, new_session):
+    agent = agent_of(server, store)
+    with replay("on" if kept else "off"):
+        agent.run("Hi")
+    new_session()
+    with replay("only"), suppress(ErrorReplay) if not kept else nullcontext():
+        assert agent.run("Hi", record=False).output == "answer 1"
+    assert len(server.requests) == 1
+    assert len(runs(store)) == 1
+
+
+def test_only_holds_in_every_thread(server, store):
+    agent = agent_of(server, store)
+    with replay("only"), ThreadPoolExecutor(2) as pool:
+        errors = [pool.submit(agent.run, prompt).exception() for prompt in ("a", "b")]
+    assert [type(error) for error in errors] == [ErrorReplay, ErrorReplay]
+    assert server.requests == []
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(agent.run, "a").result().output == "answer 1"
+
+
+def test_only_says_why_a_request_cannot_be_looked_up(server, store):
+    with replay("only"), pytest.raises(ErrorReplay, match="it is no JSON"):
+        agent_of(server, store, extra={"stop": {"a"}}).run("Hi")
 
 
 def test_the_environment_says_how_where_nothing_else_does(server, store, new_session, monkeypatch):
@@ -372,6 +498,39 @@ def test_filtered_answers_and_refusals_are_never_served(store, new_session, choi
                 agent.run("Hi")
             new_session()
             assert agent.run("Hi").output == "fine"
+
+
+@pytest.mark.parametrize("reason", ["abort", "cancelled", "network_error", "SAFETY", "blocklist", "error"])
+def test_what_a_provider_says_was_not_whole_is_never_served(store, new_session, reason):
+    broken = {"choices": [{"message": {"content": "half of"}, "finish_reason": reason}], "usage": {}}
+    with ModelServer([Raw(body=[json.dumps(broken).encode()]), "whole"]) as server:
+        agent = agent_of(server, store)
+        with replay("on"), suppress(agentroute.ErrorAgent):
+            agent.run("Hi")
+        new_session()
+        with replay("on"):
+            assert agent.run("Hi").output == "whole"
+
+
+def test_an_answer_that_is_no_json_is_not_kept_and_not_lost(store):
+    class Odd(ModelScripted):
+        replay_identity = "odd"
+
+        async def complete(self, request):
+            return replaced(await super().complete(request), usage={"cost": Decimal("0.5")})
+
+    with replay("on"), pytest.warns(RuntimeWarning, match="neither replayed nor kept"):
+        result = Agent("poet", model=Odd(["hello"]), store=store).run("Hi")
+    assert (result.output, result.usage.total_cost_usd) == ("hello", 0.5)
+
+
+def test_half_a_character_is_kept(store, new_session):
+    with ModelServer([Raw(body=[b'{"choices":[{"message":{"content":"half \\ud83d"},"finish_reason":"stop"}],"usage":{}}']), "other"]) as server:
+        agent = agent_of(server, store)
+        with replay("on"):
+            paid = agent.run("Hi").output
+            new_session()
+            assert agent.run("Hi").output == paid == "half \ud83d"
 
 
 def test_a_stream_that_breaks_is_never_served(store, new_session):
@@ -565,6 +724,29 @@ def test_equal_requests_in_flight_are_sent_once(store, new_session):
     assert len(again) == 10 and all(result.usage.replayed_calls == 1 for result in again)
 
 
+def test_what_is_to_be_fresh_is_asked_each_time(store, new_session):
+    together = threading.Barrier(4, timeout=20)
+    numbers = itertools.count(1)
+
+    def answer(body):
+        together.wait()
+        return f"answer {next(numbers)}"
+
+    with ModelServer([answer], repeat=True) as server:
+        agent = agent_of(server, store)
+
+        async def four():
+            return await asyncio.gather(*(agent.arun("Hi") for _ in range(4)))
+
+        with replay("fresh"):
+            paid = [result.output for result in asyncio.run(four())]
+        new_session()
+        with replay("on"):
+            served = [result.output for result in asyncio.run(four())]
+    assert sorted(paid) == sorted(served) == ["answer 1", "answer 2", "answer 3", "answer 4"]
+    assert len(server.requests) == 4
+
+
 def test_those_who_wait_for_a_request_that_fails_ask_themselves(store):
     gate = threading.Event()
 
@@ -612,6 +794,131 @@ def test_who_stops_waiting_does_not_stop_the_one_who_asks(store):
 
         with replay("on"):
             assert asyncio.run(two()) == "fine"
+
+
+def test_equal_requests_that_fail_do_not_wait_for_each_other(store):
+    together = threading.Barrier(5, timeout=20)
+    numbers = itertools.count()
+
+    def refusing(body):
+        if next(numbers):  # the others ask when the first one has failed, and then all at once
+            together.wait()
+        else:
+            while next(iter(replay_layer._session_of(store).asked.values()))[1] < 6:
+                time.sleep(0.001)
+        return Raw(401, [b'{"error":{"message":"no"}}'])
+
+    with ModelServer([refusing], repeat=True) as server:
+        agent = agent_of(server, store)
+
+        async def six():
+            return await asyncio.gather(*(agent.arun("Hi") for _ in range(6)), return_exceptions=True)
+
+        with replay("on"):
+            assert {type(error) for error in asyncio.run(six())} == {agentroute.ErrorModelKey}
+
+
+def test_who_waits_keeps_to_his_own_timeout(store):
+    gate = threading.Event()
+
+    def slow(body):
+        gate.wait(20)
+        return "late"
+
+    with ModelServer([slow], repeat=True) as server:
+        agent = agent_of(server, store)
+
+        async def two():
+            asking = asyncio.create_task(agent.arun("Hi"))
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            with pytest.raises(agentroute.ErrorModelTimeout, match=r"within timeout=0\.1 s"):
+                await agent.replace(timeout=0.1).arun("Hi")
+            gate.set()
+            return (await asking).output
+
+        with replay("on"):
+            assert asyncio.run(two()) == "late"
+    assert len(server.requests) == 1
+
+
+def test_who_waits_for_a_reader_that_does_not_come_back_asks_once_for_all(server, store):
+    agent = agent_of(server, store)
+
+    async def held():
+        async with agent.stream("Hi") as stream:
+            async for event in stream:
+                if isinstance(event, agentroute.events.TextDelta):
+                    return await asyncio.gather(*(asyncio.create_task(agent.arun("Hi")) for _ in range(8)))
+
+    with replay("on"):
+        assert {result.output for result in asyncio.run(held())} == {"answer 2"}
+    assert len(server.requests) == 2
+
+
+def test_a_request_whose_loop_is_gone_holds_up_nobody(store):
+    gate = threading.Event()
+
+    def slow(body):
+        gate.wait(20)
+        return "answer"
+
+    with ModelServer([slow], repeat=True) as server:
+        agent = agent_of(server, store)
+
+        async def until_asked():
+            while not server.requests:
+                await asyncio.sleep(0.001)
+
+        with replay("on"), asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            left = loop.create_task(agent.arun("Hi"))
+            loop.run_until_complete(until_asked())  # and then it stands still
+            gate.set()
+            assert agent.run("Hi").output == "answer"
+            loop.run_until_complete(left)
+
+
+def test_a_forked_child_is_a_session_of_its_own_and_waits_for_nothing_of_its_parents(server, store):
+    session = replay_layer._session_of(store)
+    session.flights[b"key"] = replay_layer._Flight(asyncio.new_event_loop())
+    session.flights[b"key"].loop.close()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if replay_layer._session_of(store).name != session.name and not replay_layer._session_of(store).flights else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_who_is_served_the_answer_of_another_may_do_with_it_what_he_likes(store):
+    gate = threading.Event()
+
+    def slow(body):
+        gate.wait(10)
+        return [ToolCall("c1", "look", "{}")]
+
+    with ModelServer([slow, "done", "done"], repeat=True) as server:
+        agent = agent_of(server, store, tools=[agentroute.tool(lambda: "x", name="look", description="look")])
+
+        async def two():
+            tasks = [asyncio.create_task(agent.arun("Hi")) for _ in range(2)]
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
+            gate.set()
+            return await asyncio.gather(*tasks)
+
+        with replay("on"):
+            one, other = asyncio.run(two())
+    one.messages[1]["tool_calls"][0]["function"]["name"] = "changed"
+    assert other.messages[1]["tool_calls"][0]["function"]["name"] == "look"
+
+
+def test_what_a_session_remembers_is_bounded(monkeypatch):
+    monkeypatch.setattr("agentroute.replay_layer.MOST_REMEMBERED", 10)
+    session = replay_layer._Session()
+    for number in range(100):
+        session.begin(b"%d" % number, Place())
+    assert len(session.asked) == 10
 
 
 def test_a_reader_who_asks_the_same_inside_is_not_kept_waiting_for_himself(server, store):

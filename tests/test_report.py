@@ -7,10 +7,11 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 import agentroute
-from agentroute import RunStore
+from agentroute import RunStore, plots
 from agentroute.cost_report import ROWS, Report
 from agentroute.drawings import DRAWINGS
 from agentroute.errors import ErrorConfig
@@ -80,25 +81,25 @@ def test_totals_are_those_of_the_history(store):
         "Tokens in": "4,000 (1,600 from cache)",
         "Tokens out": "200",
         "Cost": "$1.75",
-        "Cost unknown": "25.0 % of turns",
+        "Cost unknown": "1 turn (25.0 %)",
         "Saved by replay": "nothing",
         "Today": "$0.2500",
         "This week": "$0.7500",
-        "From, to": "2026-11-14 – 2026-11-21",
+        "From, to": "2026-11-14 – 2026-11-21 (UTC)",
     }
 
 
 def test_today_is_of_the_zone(store):
     save(store, "a", ago=timedelta(hours=13))  # 23:00 of the 20th in UTC
-    assert report_of(store).totals["Today"] == "nothing"
+    assert "Today" not in report_of(store).totals
     assert report_of(store, "Europe/Berlin").totals["Today"] == "$0.5000"
-    assert report_of(store, "Europe/Berlin").totals["From, to"] == "2026-11-21"
+    assert report_of(store, "Europe/Berlin").totals["From, to"] == "2026-11-21 (Europe/Berlin)"
 
 
 def test_a_cost_that_is_unknown_today_is_not_nothing(store):
     save(store, "a", cost=None)
     assert report_of(store).totals["Today"] == "unknown"
-    assert report_of(store, now=NOW + timedelta(days=30)).totals["Today"] == "nothing"
+    assert not {"Today", "This week"} & set(report_of(store, now=NOW + timedelta(days=30)).totals)
 
 
 def test_the_table_is_by_agent_and_model_dearest_first(store):
@@ -115,7 +116,7 @@ def test_an_empty_history_says_so(store):
     shown = agentroute.report(store=store)._repr_mimebundle_()
     assert set(shown) == {"text/html", "text/plain"}
     assert "<table" not in shown["text/html"] and "<img" not in shown["text/html"]
-    assert "Runs             0" in shown["text/plain"]
+    assert shown["text/plain"] == "Runs  none"
     assert not store.path.exists()
 
 
@@ -242,3 +243,42 @@ def test_the_plain_form_is_aligned_text(store):
     lines = repr(agentroute.report(store=store)).splitlines()
     assert lines[0] == "Runs             1"
     assert lines[-1].split() == ["support", "a/b", "1", "1", "1,000", "50", "$0.2500", "$0.2500", "2.0", "s", "2.0", "s", "0", "0", "%"]
+
+
+def test_plots_and_totals_count_the_same_turns_as_unknown(store):
+    save(store, "a", cost=0.25)
+    save(store, "b", cost=None)
+    refused = RunRecord(run_id="c", started_at=NOW, agent_name="x", request_model="a/b", status="error", n_turns=1)
+    store.save(refused, turns=[TurnRecord(run_id="c", turn_index=1, started_at=NOW, request_model="a/b", error_type="ErrorModelRateLimit")])
+    store.save(RunRecord(run_id="d", started_at=NOW, agent_name="x", request_model="a/b", status="error"))
+    assert report_of(store).totals["Cost unknown"] == "1 turn (33.3 %)"
+    for name in ("cumulative_cost", "savings", "cost_by_turn"):
+        assert "cost unknown: 1 of 3 turns" in getattr(plots, f"plot_{name}")(store=store).get_xlabel()
+    assert "cost unknown: 1 of 3 turns" in plots.plot_savings(agentroute.turns(store)).get_xlabel()
+    assert "cost unknown: 1 of 3 turns" in plots.plot_savings(agentroute.runs(store)).get_xlabel()
+    assert plots.plot_tokens(store=store).get_xlabel() == ""
+
+
+def test_a_run_that_is_in_the_frame_twice_counts_once(store):
+    save(store, "a", cost=0.25)
+    runs = agentroute.runs(store)
+    assert agentroute.report(pd.concat([runs, runs]), store=store).totals["Runs"] == "1"
+    assert plots.plot_cost_per_run(pd.concat([runs, runs])).patches[0].get_data().values.sum() == 1
+
+
+def test_the_seconds_and_cost_of_a_run_are_said_to_be_of_runs_that_asked(store):
+    save(store, "a")
+    for text in agentroute.report(store=store)._repr_mimebundle_().values():
+        assert "A run, p50, p95: of the runs that asked the model." in text
+
+
+def test_names_without_a_letter_can_be_told_apart(store):
+    for number, agent in enumerate(["", "  "]):
+        save(store, f"r{number}", agent=agent)
+    page = agentroute.report(store=store).to_html()
+    assert "&quot;&quot;" in page and "&quot;  &quot;" in page
+
+
+def test_a_history_in_the_place_of_a_frame_is_told():
+    with pytest.raises(ErrorConfig, match=r"a history is given as store='runs\.db'"):
+        agentroute.report("runs.db")

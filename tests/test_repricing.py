@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pandas as pd
 import pytest
 
 import agentroute
@@ -59,7 +60,6 @@ def test_what_is_unknown_is_filled_and_said(store):
         turn_of(cost_usd=0.5, cost_source="provider"),
         turn_of(cost_usd=0.5, cost_source="given"),
         turn_of(cost_usd=0.5, cost_source="table"),
-        turn_of(cost_usd=0.0, cost_source="unknown", replayed_from="b"),
         turn_of(cost_usd=0.5, cost_source="unknown"),  # an attempt before had a cost
         turn_of(input_tokens=None, output_tokens=None, error_type="ErrorInterrupted"),
         turn_of(output_tokens=None),
@@ -200,7 +200,7 @@ def test_all_is_filled_or_nothing(store, monkeypatch):
 def test_a_turn_that_somebody_else_filled_meanwhile_stays(store, monkeypatch):
     store.save(run_of(), turns=[turn_of()])
     theirs = replace(store.record("a").turns[0], cost_usd=9.0, cost_source="provider")
-    monkeypatch.setattr("agentroute.repricing._still_on", lambda *_: store.save(store.record("a").run, turns=[theirs]) or set())
+    monkeypatch.setattr("agentroute.repricing._still_on", lambda *_: (store.save(store.record("a").run, turns=[theirs]), set())[1])
     assert reprice(store, price=PRICE).empty
     assert store.record("a").turns[0].cost_usd == 9.0
 
@@ -223,3 +223,29 @@ def test_without_the_table_a_price_is_needed(store, monkeypatch):
     with pytest.raises(ErrorMissingPackage, match=r"agentroute\[prices\]"):
         reprice(store)
     assert reprice(store, price=PRICE).empty
+
+
+def test_what_a_replayed_answer_saved_is_filled_in(store):
+    store.save(
+        run_of(cost_usd=0.0, unknown_cost_calls=0, n_replayed=1), turns=[turn_of(cost_usd=0.0, cost_source="unknown", replayed_from="b")]
+    )
+    assert reprice(store, price=PRICE).empty  # no cost: it was not paid
+    record = store.record("a")
+    assert record.turns[0].cost_saved_usd == record.run.cost_saved_usd == pytest.approx(float(PRICE.cost(1000, 100)))
+    assert (record.turns[0].cost_usd, record.run.cost_usd, record.run.unknown_cost_calls, record.run.cost_source) == (0.0, 0.0, 0, "given")
+
+
+def test_a_price_for_a_model_is_not_given_to_another_of_the_same_run(store):
+    store.save(
+        run_of(request_model="ollama/qwen", unknown_cost_calls=2),
+        turns=[turn_of(request_model="qwen", response_model=None), replace(turn_of(request_model="gpt-5", response_model=None), turn_index=2)],
+    )
+    assert reprice(store, model="ollama/qwen", price=PRICE).model.tolist() == ["qwen"]
+    assert reprice(store, model="gpt-5", price=PRICE).model.tolist() == ["gpt-5"]
+
+
+def test_a_dry_run_says_what_would_be_filled_in_and_fills_nothing(store):
+    store.save(run_of(), turns=[turn_of()])
+    said, before = reprice(store, price=PRICE, dry_run=True), store.record("a")
+    assert before.turns[0].cost_usd is None
+    pd.testing.assert_frame_equal(said, reprice(store, price=PRICE))

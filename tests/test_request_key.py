@@ -8,7 +8,9 @@ import pytest
 
 from agentroute import LLMRequest, Message, ModelCloud
 from agentroute.models.any_tools import ModelAnyTools
+from agentroute.models.base import Layer
 from agentroute.models.fallback import ModelFallback
+from agentroute.models.local import ModelLocal
 from agentroute.models.prompted_tools import ModelPromptedTools
 from agentroute.models.retry import ModelRetry
 from agentroute.request_key import COUNTS, NEUTRAL, NEUTRAL_EXTRA, request_key
@@ -86,10 +88,70 @@ def test_any_other_message_is_another_request(other):
     assert request_key(MODEL, request(messages=[other])) != request_key(MODEL, request(messages=[Message("user", "Hi")]))
 
 
-def test_neither_keys_nor_headers_count():
-    other = ModelCloud(model_id="m", base_url="http://127.0.0.1:1/v1", api_key="k" * 20, headers={"x-title": "t"}, timeout=3)
+def test_neither_keys_nor_who_asks_count():
+    headers = {"x-title": "t", "HTTP-Referer": "r", "Authorization": "Bearer b", "x-api-key": "k", "traceparent": "1"}
+    other = ModelCloud(model_id="m", base_url="http://127.0.0.1:1/v1", api_key="k" * 20, headers=headers, timeout=3)
     with_login = ModelCloud(model_id="m", base_url="http://user:password@127.0.0.1:1/v1")
     assert request_key(other, request()) == request_key(with_login, request()) == request_key(MODEL, request())
+
+
+def test_a_header_by_which_gateways_choose_counts():
+    keys = {request_key(ModelCloud(model_id="m", base_url="http://127.0.0.1:1/v1", headers={"x-portkey-provider": name}), request()) for name in ("openai", "anthropic")}
+    assert len(keys) == 2
+
+
+def test_a_parameter_of_a_tool_counts_whatever_its_name():
+    def tool(kind):
+        parameters = {"type": "object", "properties": {"cache_control": {"type": kind}}}
+        return {"type": "function", "function": {"name": "put", "description": "", "parameters": parameters}}
+
+    assert request_key(MODEL, request(tools=[tool("string")])) != request_key(MODEL, request(tools=[tool("integer")]))
+
+
+def test_the_order_of_a_schema_counts_as_models_answer_in_it():
+    def shape(*names):
+        return {"type": "json_schema", "json_schema": {"schema": {"properties": {name: {"type": "string"} for name in names}}}}
+
+    assert request_key(MODEL, request(response_format=shape("a", "b"))) != request_key(MODEL, request(response_format=shape("b", "a")))
+
+
+def test_the_order_of_settings_does_not_count_nor_how_a_number_is_written():
+    assert request_key(MODEL, request(extra={"a": 1, "b": 2})) == request_key(MODEL, request(extra={"b": 2, "a": 1}))
+    assert request_key(MODEL, request(temperature=0)) == request_key(MODEL, request(temperature=0.0))
+
+
+def test_a_salt_counts():
+    assert len({request_key(MODEL, request(), salt) for salt in ("", "1", "2")}) == 3
+
+
+def test_another_file_of_the_same_name_is_another_model(tmp_path):
+    path = tmp_path / "m.gguf"
+    keys = set()
+    for content in (b"one", b"other"):
+        path.write_bytes(content)
+        keys.add(request_key(ModelLocal(path), request()))
+    assert len(keys) == 2
+
+
+class French(Layer):
+    def __init__(self, model):
+        self.inner = model
+
+
+def test_a_layer_has_no_key_of_its_own_until_it_says_what_it_is():
+    class Named(French):
+        replay_identity = "French"
+
+    assert request_key(French(MODEL), request()) is None
+    assert request_key(Named(MODEL), request()) not in (None, request_key(MODEL, request()))
+
+
+def test_a_list_of_model_names_is_known_by_the_endpoints_they_stand_for(monkeypatch):
+    keys = set()
+    for port in (11434, 11435):
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
+        keys.add(request_key(ModelFallback(["ollama/q", "ollama/r"]), request()))
+    assert len(keys) == 2 and None not in keys
 
 
 @pytest.mark.parametrize("other", [{"base_url": "http://127.0.0.1:2/v1"}, {"base_url": "http://127.0.0.1:1/v1", "kind": "ollama"}])
@@ -118,4 +180,4 @@ def test_a_request_that_is_no_json_has_no_key(value):
 
 def test_the_key_of_a_request_stays_what_it_is():
     """When this fails, answers that people have paid for are no longer found: only for a reason, and with VERSION raised."""
-    assert request_key(MODEL, request()).hex() == "dbfbc0634cfbc466b58184ab7db8bb06"
+    assert request_key(MODEL, request()).hex() == "eba06db12c2b09b7a366d86b92f36041"

@@ -3,6 +3,7 @@
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -153,3 +154,27 @@ def test_no_filter_means_all():
 def test_a_filter_that_is_none_is_refused(filters, message):
     with pytest.raises(ErrorConfig, match=message):
         Selection.of(**filters)
+
+
+def test_tags_that_are_no_json_keep_no_other_run_from_being_found(store):
+    store.save(run_of("a", tags="{not json"))
+    store.save(run_of("b", tags='{"tenant": "b"}'))
+    assert (found(store, tag="tenant=b"), found(store, tag="tenant")) == (["b"], ["b"])
+
+
+def test_times_of_pandas_and_numpy_are_times():
+    moments = [pd.Timestamp("2026-11-01"), np.datetime64("2026-11-01"), datetime(2026, 11, 1)]
+    assert len({Selection.of(since=one, now=NOW).since for one in moments}) == 1
+    spans = [pd.Timedelta(days=7), np.timedelta64(7, "D"), timedelta(days=7), "7d"]
+    assert len({Selection.of(since=one, now=NOW).since for one in spans}) == 1
+
+
+@pytest.mark.parametrize("value", [pd.NaT, np.datetime64("NaT"), np.timedelta64("NaT")])
+def test_no_time_of_pandas_or_numpy_is_none(value):
+    with pytest.raises(ErrorConfig, match="since must be a time"):
+        Selection.of(since=value)
+
+
+def test_limits_of_numpy_and_of_any_size_are_taken():
+    assert Selection.of(limit=np.int64(5)).limit == 5
+    assert Selection.of(limit=10**30).limit == 2**63 - 1

@@ -8,10 +8,13 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
+from agentroute._connection_pool import Turns
 from agentroute._sqlite import Database, Schema, _needs_guard
 from agentroute.errors import ErrorConfig, ErrorStore
 
@@ -515,6 +518,153 @@ def test_unfinished_reads_are_named_instead_of_waiting_for_ever(path):
         for read in reads:
             read.__exit__(None, None, None)
         write(database)
+
+
+def test_writers_that_wait_for_each_other_keep_no_reader_waiting(path):
+    with closing(Database(path, FIRST, timeout_s=30.0)) as database:
+        write(database)
+        inside, end = threading.Event(), threading.Event()
+
+        def slow():
+            with database.write() as connection:
+                connection.execute("INSERT INTO notes (text) VALUES ('slow')")
+                inside.set()
+                end.wait()
+
+        threads = [threading.Thread(target=slow)] + [threading.Thread(target=write, args=(database,)) for _ in range(8)]
+        threads[0].start()
+        inside.wait()
+        for thread in threads[1:]:
+            thread.start()
+        while len(database._pool.writers._waiting) < 8:
+            time.sleep(0.001)
+        assert texts(database) == ["a"]
+        end.set()
+        for thread in threads:
+            thread.join()
+        assert texts(database) == ["a", "slow"] + ["a"] * 8
+
+
+def test_a_writer_that_waits_too_long_is_told_of_the_other_thread(path):
+    with closing(Database(path, FIRST, timeout_s=0.01)) as database:
+        write(database)
+        with database.write(), ThreadPoolExecutor(1) as pool:
+            late = pool.submit(write, database)
+            with pytest.raises(ErrorStore, match=r"notes\.db is locked by another thread for more than 0\.01 s"):
+                late.result()
+        write(database)
+
+
+def test_turns_are_given_in_the_order_in_which_they_are_asked_for():
+    turns, got = Turns(2), []
+    assert turns.acquire(0) and turns.acquire(0)
+
+    def ask(number):
+        assert turns.acquire(30)
+        got.append(number)
+        turns.release()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(turns._waiting) <= number:
+            time.sleep(0.001)
+    assert turns.acquire(0) is False
+    turns.release()
+    for thread in threads:
+        thread.join()
+    assert got == [0, 1, 2, 3, 4, 5]
+    assert [turns.acquire(0) for _ in range(2)] == [True, False]
+    turns.release()
+
+
+def test_who_is_interrupted_while_he_waits_is_passed_over():
+    turns = Turns()
+    assert turns.acquire(0)
+
+    def interrupt():
+        while not turns._waiting:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        turns.acquire(30)
+    thread.join()
+    turns.release()
+    assert turns.acquire(0)
+
+
+def test_who_does_not_wait_any_longer_is_passed_over():
+    turns = Turns()
+    assert turns.acquire(0)
+    assert turns.acquire(0.001) is False
+    turns.release()
+    assert turns.acquire(0)
+
+
+def test_a_brief_write_waits_in_full_until_somebody_has_waited_in_vain(path, lock, monkeypatch):
+    monkeypatch.setattr("agentroute._sqlite.BRIEF_S", 0.01)
+    with closing(Database(path, FIRST, timeout_s=0.1)) as database:
+        write(database)
+        release = lock("database")
+        waits = [failed_write(database, brief) for brief in (True, True, False, True)]
+        assert waits == ["0.1", "0.01", "0.1", "0.01"]
+        release()
+        with database.write(brief=True) as connection:
+            connection.execute("INSERT INTO notes (text) VALUES ('b')")
+        release = lock("database")
+        assert failed_write(database, True) == "0.1"
+        release()
+
+
+def failed_write(database, brief):
+    """How long it has waited, as it says itself."""
+    with pytest.raises(ErrorStore, match="locked by another process") as raised, database.write(brief=brief):
+        pass
+    return str(raised.value).partition("for more than ")[2].partition(" s")[0]
+
+
+FROZEN = """
+import os, sys
+from tests.test_sqlite import *
+if os.geteuid() == 0:
+    os.setuid(65534)
+with closing(Database(sys.argv[1], FIRST if sys.argv[2] == "first" else SECOND)) as database:
+    try:
+        print(texts(database), database.check())
+        database.write().__enter__()
+    except ErrorStore as error:
+        print(error)
+"""
+
+
+def frozen(path):
+    """A file of somebody else, whose directory is not ours either."""
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    for directory in path.parents:
+        directory.chmod(directory.stat().st_mode | 0o055)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_file_that_cannot_be_written_can_be_read(path, database, network):
+    write(database)
+    database.close()
+    frozen(path)
+    code = f"import agentroute._sqlite; agentroute._sqlite.on_network_disk = lambda path: {network}\n{FROZEN}"
+    told = python(code, path, "first").splitlines()
+    assert told[0] == "['a'] []"
+    assert "cannot be written" in told[1]
+    assert [file.name for file in path.parent.iterdir() if "wal" in file.name or "shm" in file.name] == []
+
+
+def test_an_older_file_that_cannot_be_written_is_named(path, database):
+    write(database)
+    database.close()
+    frozen(path)
+    assert "is of an older version, and read-only" in python(FROZEN, path, "second")
 
 
 HOLD = """

@@ -8,20 +8,23 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import zlib
 from contextlib import closing
 from dataclasses import fields, make_dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agentroute import tables
 from agentroute.errors import ErrorStore
 from agentroute.records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, column, columns
 from agentroute.selection import Selection
-from agentroute.store import VERSION, RunStore
-from agentroute.tables import INLINE, TABLES, Table, encoded
+from agentroute.store import VERSION, Answer, RunStore
+from agentroute.tables import INLINE, TABLES, Table, body_of, encoded, packed, unpacked
 
 START = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 KINDS = [RunRecord, TurnRecord, ToolCallRecord, MessageRecord]
@@ -353,13 +356,139 @@ def test_a_score_of_a_run_that_does_not_exist_is_refused(store):
             store.save_score(ScoreRecord(run_id=run_id, name="helpful", value=1.0, scored_at=START))
 
 
-def test_what_is_kept_takes_little_room(tmp_path):
+# ---- answers ----------------------------------------------------------------------------------------------------
+
+ASKED = Answer("session", "cell", 3, 1, "r1")
+CALLS = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": json.dumps({"what": LONG})}}]
+RESPONSE = {"content": LONG, "tool_calls": CALLS, "usage": {"cost": 0.1}, "model": "m", "reasoning": None}
+
+
+def kept(store, body):
+    """What comes back of a body that is kept."""
+    store.keep_answer(b"key", ASKED, json.dumps(body))
+    return json.loads(store.answer_body(store.answers(b"key")[-1]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        RESPONSE, {**RESPONSE, "content": None}, {**RESPONSE, "content": "", "tool_calls": []}, {**RESPONSE, "content": "short"},
+        {**RESPONSE, "content": f"half \ud83d {LONG}"}, {**RESPONSE, "reasoning": "half \ud83d"}, {**RESPONSE, "content": [{"text": LONG}]},
+        {**RESPONSE, "tool_calls": [{"function": {"arguments": f"\ud83d {LONG}"}}]}, {**RESPONSE, "content": f"nul \0 {LONG}"}, {"other": LONG}, [LONG], LONG,
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_an_answer_comes_back_as_it_was_kept(store, body):
+    assert kept(store, body) == body
+
+
+def test_an_answer_says_where_it_was_given(store):
+    others = [ASKED._replace(ordinal=2), ASKED._replace(execution=4), ASKED._replace(cell=""), ASKED._replace(session="x"), ASKED._replace(run_id="r2")]
+    for answer in [ASKED, *others]:
+        store.keep_answer(b"key", answer, "{}")
+    store.keep_answer(b"another", ASKED, "{}")
+    assert [answer._replace(answer_id=0) for answer in store.answers(b"key")] == [ASKED, *others]
+
+
+def test_an_answer_and_its_message_hold_their_texts_once(store, path):
+    store.keep_answer(b"key", ASKED, json.dumps(RESPONSE))
+    store.save(run_of(), messages=[MessageRecord.of("r1", 0, {"role": "assistant", "content": LONG, "tool_calls": CALLS})])
+    with closing(sqlite3.connect(path)) as connection:
+        texts = {unpacked(data) for (data,) in connection.execute("SELECT data FROM bodies")}
+        ((rest,),) = connection.execute("SELECT rest FROM answers")
+    assert texts == {LONG, json.dumps(CALLS, ensure_ascii=False)}
+    assert json.loads(unpacked(rest)) == {"usage": {"cost": 0.1}, "model": "m", "reasoning": None}
+
+
+def test_of_many_answers_to_one_request_the_newest_thousand_are_looked_at(store):
+    store.keep_answer(b"key", ASKED, "{}")
+    with store.transaction() as connection:
+        connection.executemany("INSERT INTO answers (request_key, place_id, ordinal, rest) VALUES (?, 1, ?, x'')", [(b"key", number) for number in range(2, 1202)])
+    assert [answer.ordinal for answer in store.answers(b"key")] == [*range(202, 1202)]
+
+
+# ---- damage and memory ------------------------------------------------------------------------------------------
+
+
+def damage(path, table="bodies", column="data", value=b"no zlib"):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+
+
+@pytest.mark.parametrize("value", [b"no zlib", b"", packed(LONG)[:-5], zlib.compress(b"\xff\xfe")], ids=["nonsense", "empty", "cut off", "no text"])
+def test_a_damaged_text_costs_one_warning_and_no_other_text(store, path, value):
+    store.save(run_of("a", prompt_text=LONG))
+    damage(path, value=value)
+    store.save(run_of("b", prompt_text=f"{LONG} more"))
+    with pytest.warns(RuntimeWarning, match=r"texts in the run history .*runs\.db are damaged") as told:
+        rows = [*store.select(RunRecord, columns=["prompt_text"]), *store.select(RunRecord, columns=["prompt_text"])]
+    assert [text for (text,) in rows] == ["[damaged]", f"{LONG} more"] * 2
+    assert store.record("a").run.prompt_text == "[damaged]"
+    assert len(told) == 1
+
+
+def test_a_damaged_text_is_mended_when_it_is_saved_again(store, path):
+    store.save(run_of("a", prompt_text=LONG))
+    damage(path)
+    store.save(run_of("b", prompt_text=LONG))
+    assert store.record("a").run.prompt_text == LONG
+
+
+@pytest.mark.parametrize("where", [("bodies", "data"), ("answers", "rest")])
+def test_a_damaged_answer_is_none_and_that_is_told_once(store, path, where):
+    store.keep_answer(b"key", ASKED, json.dumps(RESPONSE))
+    damage(path, *where)
+    with pytest.warns(RuntimeWarning, match="are damaged") as told:
+        found = [store.answer_body(answer) for answer in store.answers(b"key") * 2]
+    assert found == [None, None]
+    assert len(told) == 1
+    assert kept(store, RESPONSE) == RESPONSE
+
+
+def test_an_answer_that_was_forgotten_meanwhile_is_none(store):
+    store.keep_answer(b"key", ASKED, "{}")
+    assert store.answer_body(ASKED._replace(answer_id=99)) is None
+
+
+def test_texts_are_held_in_memory_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(tables, "CACHED_IN_ALL", 1_000_000)
+    tables.forget_bodies()
+    texts = [f"{number} {'x' * 50_000}" for number in range(40)] + ["y" * 100_000]
+    assert [body_of(packed(text)) for text in texts * 2] == texts * 2
+    assert list(tables._texts.values()) == texts[21:40]
+    assert tables._texts_size == sum(map(len, tables._texts.values())) <= 1_000_000
+    tables.forget_bodies()
+
+
+@settings(max_examples=100)
+@given(text=st.text())
+def test_any_text_survives_packing(text):
+    assert unpacked(packed(text)) == unpacked(packed(f"{{{text}"))[1:] == text
+
+
+def test_a_save_tells_when_the_file_is_another_one(store, path, tmp_path):
+    first = store.save(run_of())
+    assert store.save(run_of("b")) == first
+    store.snapshot(tmp_path / "copy.db")
+    store.close()
+    path.unlink()
+    assert store.save(run_of()) != first
+
+
+# ---- room -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replay", [False, True], ids=["replay off", "replay on"])
+def test_what_is_kept_takes_little_room(replay, tmp_path):
     """At most 6 KB for an ordinary run and 150 KB for one of a hundred turns, which as plain JSON are 17.5 KB and 8.5 MB."""
     sizes = {}
     for turns, runs in ((3, 200), (100, 10)):
         with closing(RunStore(tmp_path / f"{turns}.db")) as store:
             for number in range(runs):
-                save(store, conversation(f"run-{number:04}", turns, seed=number))
+                record = conversation(f"run-{number:04}", turns, seed=number)
+                save(store, record)
+                for key, body in answers_of(record) if replay else ():
+                    store.keep_answer(key, Answer("0123456789abcdef", "cell 1", 3, 1, record.run.run_id), body)
             store.snapshot(tmp_path / f"{turns}-packed.db")
         sizes[turns] = (tmp_path / f"{turns}-packed.db").stat().st_size / runs
     assert sizes[3] <= 6_000
@@ -384,6 +513,16 @@ def conversation(run_id, turns, seed):
         record.messages.append(message_of(run_id, len(record.messages), role="assistant", content_text=text(seed + turn, 20), tool_calls_text=calls))
         record.messages.append(message_of(run_id, len(record.messages), role="tool", content_text=told, tool_name="search", tool_call_id=f"call_{seed:04x}{turn:04x}"))
     return record
+
+
+def answers_of(record):
+    """What replay keeps of it: keys of requests, and responses."""
+    for index, message in enumerate(message for message in record.messages if message.role == "assistant"):
+        usage = {"prompt_tokens": 900 + index, "completion_tokens": 60, "total_tokens": 960 + index, "cost": 0.0012, "prompt_tokens_details": {"cached_tokens": 0}}
+        said = {"content": message.content_text, "tool_calls": json.loads(message.tool_calls_text), "usage": usage, "model": "vendor/model-2024-07-18"}
+        rest = {"finish_reason": "tool_calls", "reasoning": None, "refusal": None, "extra": {}, "replayed_from": None}
+        body = json.dumps({**said, "id": record.turns[index].response_id, **rest})
+        yield blake2b(body.encode(), digest_size=16).digest(), body
 
 
 WORDS = [f"{a}{b}{c}" for a in ("re", "con", "de", "pro", "in", "ex") for b in ("tri", "spec", "duc", "form", "port", "ject", "ver", "mit") for c in ("ing", "tion", "er", "s", "ed", "al")]

@@ -321,6 +321,40 @@ def test_an_upgraded_history_is_recorded_into(store, path, version):
     assert len(records(store)) == 4
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_upgrade_says_who_told_the_costs(store, path, version):
+    older_file(path, version)
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("UPDATE turns SET cost_usd = NULL WHERE run_id = 'r1' AND turn_index = 1")
+        old.execute("DELETE FROM turns WHERE run_id = 'r0' AND turn_index = 2")
+        old.execute("UPDATE turns SET cost_usd = NULL WHERE run_id = 'r2'")
+        old.execute("UPDATE runs SET cost_usd = NULL WHERE run_id = 'r2'")
+        old.execute("UPDATE turns SET cost_source = NULL WHERE cost_usd IS NULL" if version > 1 else "SELECT 1")
+    turns = [(row[1], row[0]) for row in store.select(TurnRecord, columns=["cost_source", "run_id"])]
+    assert turns == [("r0", "provider")] + [("r1", "unknown"), ("r1", "provider")] + [("r2", "unknown")] * 2
+    assert list(store.select(RunRecord, columns=["cost_source"])) == [("provider",), ("mixed",), ("unknown",)]
+
+
+def test_an_upgraded_run_has_the_source_of_its_turns(store, path):
+    older_file(path, 2)
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("UPDATE turns SET cost_source = 'given' WHERE run_id = 'r0' OR (run_id = 'r1' AND turn_index = 1)")
+    assert list(store.select(RunRecord, columns=["cost_source"])) == [("given",), ("mixed",), ("provider",)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_upgrade_strikes_out_keys_wherever_they_are(store, path, version):
+    key = "sk-or-v1-5d6b1f0c9ae8477abf"
+    older_file(path, version)
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("UPDATE runs SET agent_name = ?1, session_id = ?1, prompt_text = ?1", (key,))
+        old.execute("UPDATE tool_calls SET tool_name = ?1, result_text = ?1", (key,))
+    run = store.record("r0").run
+    store.close()
+    assert (run.agent_name, run.session_id, run.prompt_text) == ("[key]",) * 3
+    assert key.encode() not in path.read_bytes()
+
+
 def test_a_backup_kept_before_an_upgrade_can_be_read_as_a_history(store, path):
     older_file(path, 2)
     before = store.record("r0")

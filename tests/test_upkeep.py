@@ -1,7 +1,7 @@
 """Runs afterwards: scores, and deleting them so that nothing is left."""
 
+import json
 import sqlite3
-import zlib
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import agentroute
-from agentroute import Agent, ErrorConfig, ErrorStore, Result, RunStore, ToolCall
+from agentroute import Agent, ErrorConfig, ErrorStore, Result, RunStore, ToolCall, tables
 from agentroute.records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
 from agentroute.store import Answer, set_default_store
-from agentroute.tables import TABLES
+from agentroute.tables import TABLES, unpacked
 from agentroute.testing import ModelScripted
 from agentroute.upkeep import deleted_by, forget, prune, score
 
@@ -53,7 +53,8 @@ def bytes_of(directory):
     found = b"".join(path.read_bytes() for path in sorted(Path(directory).rglob("*")) if path.is_file())
     for path in Path(directory).rglob("*.db"):
         with closing(RunStore(path)) as store, store.transaction() as connection:
-            found += b"".join(zlib.decompress(data) for (data,) in connection.execute("SELECT data FROM bodies"))
+            packed = connection.execute("SELECT data FROM bodies UNION ALL SELECT rest FROM answers").fetchall()
+        found += "".join(unpacked(data) for (data,) in packed).encode()
     return found
 
 
@@ -231,6 +232,27 @@ def test_a_text_that_another_run_holds_too_stays(store):
         assert connection.execute("SELECT count(*) FROM bodies").fetchone() == (0,)
 
 
+def test_a_text_that_only_an_answer_holds_stays_as_long_as_that(store):
+    body = {"content": LONG, "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": LONG}}]}
+    for run_id in ("a", "b"):
+        store.keep_answer(run_id.encode(), Answer("session", "cell", 1, 1, run_id), json.dumps(body))
+    forget("a", store=store)
+    (answer,) = store.answers(b"b")
+    assert json.loads(store.answer_body(answer)) == body
+    forget("b", store=store)
+    with store.transaction() as connection:
+        for table in ("bodies", "answers", "places"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_a_forgotten_text_is_not_held_in_memory(store):
+    save(store, "r1", LONG)
+    assert store.record("r1").run.prompt_text == LONG
+    assert LONG in tables._texts.values()
+    forget("r1", store=store)
+    assert LONG not in tables._texts.values()
+
+
 def test_copies_of_the_rows_hear_of_it(store):
     save(store, "r1")
     before, _ = store.watermark()
@@ -395,7 +417,7 @@ def test_where_nothing_is_recorded_nothing_is_pruned_and_no_file_made(tmp_path):
 
 
 def test_the_file_shrinks(store):
-    for number in range(300):
+    for number in range(600):
         save(store, f"r{number}", f"{number} " + "".join(chr(97 + number * k * k % 26) for k in range(2000)), age=days(100))
     store.close()
     before = store.path.stat().st_size

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["chosen", "filters", "named", "nothing", "state", "store_option", "the_store", "wanted"]
 
+SHORTEST = 4
+"""Characters of an id: with a variable that is empty, a run would be named that nobody meant."""
 _FILTERS = ("since", "until", "agent", "model", "status", "tag", "notebook")
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -98,6 +100,8 @@ def named(store: RunStore, start: str) -> str:
     from ..records import RunRecord
     from ..selection import Selection
 
+    if len(start) < SHORTEST:
+        raise click.UsageError(f"a run is named by its id, or the first {SHORTEST} characters of it or more; got {start!r}")
     if any(store.select(RunRecord, where=Selection(run_id=(start,)), columns=["run_id"])):
         return start
     known: list[str] = [run_id for (run_id,) in store.select(RunRecord, columns=["run_id"])]

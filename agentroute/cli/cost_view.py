@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ErrorConfig
 from ..figures import cost_text, count_text, seconds_text
 from .terminal import json_text, one_line
 
@@ -33,7 +34,10 @@ def show_cost(store: RunStore, by: str | None, *, chosen_runs: dict[str, Any], a
     from .choosing import nothing
 
     groups = [name.strip() for name in (BY if by is None else by).split(",") if name.strip()]
-    rows = _rows(cost(groups, store=store, tz="local", **chosen_runs))
+    try:
+        rows = _rows(cost(groups, store=store, tz="local", **chosen_runs))
+    except ErrorConfig as error:
+        raise click.UsageError(f"--{error}" if str(error).startswith("by ") else str(error)) from None
     if as_json:
         for row in rows:
             click.echo(json_text(row))
@@ -55,9 +59,9 @@ def _lines(rows: list[dict[str, Any]], total: dict[str, Any] | None) -> list[str
     groups = [name for name in rows[0] if name not in _HEADS and name not in _UNSEEN]
     figures = [name for name in _HEADS if name not in _OPTIONAL or any(row[name] for row in rows)]
     table = [[*groups, *(_HEADS[name] for name in figures)]]
-    table += [[*(_group(name, row[name]) for name in groups), *(_figure(name, row[name]) for name in figures)] for row in rows]
+    table += [[*(_group(name, row[name]) for name in groups), *(_figure(name, row) for name in figures)] for row in rows]
     if total is not None and groups:
-        table.append(["total", *("" for _ in groups[1:]), *(_figure(name, total[name]) for name in figures)])
+        table.append(["total", *("" for _ in groups[1:]), *(_figure(name, total) for name in figures)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(cell.ljust(size) if place < len(groups) else cell.rjust(size) for place, (cell, size) in enumerate(zip(line, widths, strict=True))).rstrip()
@@ -69,6 +73,10 @@ _UNSEEN = ("cached_input_tokens", "reasoning_tokens")
 """Parts of the columns beside them; `--json` has them."""
 
 
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _group(name: str, value: Any) -> str:
     if value is None:
         return "-"
@@ -77,9 +85,11 @@ def _group(name: str, value: Any) -> str:
     return one_line(str(value), LONGEST)
 
 
-def _figure(name: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "unknown" if name in ("cost_usd", "cost_per_run_usd") else ""
+def _figure(name: str, row: dict[str, Any]) -> str:
+    value = row[name]
+    if _missing(value):
+        unknown = name == "cost_usd" or (name == "cost_per_run_usd" and _missing(row["cost_usd"]))
+        return "unknown" if unknown else "-" if name == "cost_per_run_usd" else ""
     if name.endswith("_usd"):
         return cost_text(value)
     if name.endswith("_s"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..figures import cost_text, plural, seconds_text
+from ..figures import plural, seconds_text
 from .choosing import chosen, filters, named, nothing, state, store_option, the_store, wanted
 from .terminal import date_words, json_text, one_line, width
 
@@ -201,6 +201,8 @@ class _Table:
         return f"{start}  {one_line(words, max(20, self._columns - len(start) - 3))}".rstrip()
 
     def _cells(self, run: RunRecord) -> tuple[str, ...]:
+        from .run_view import run_cost
+
         wide = self._columns >= 110
         return (
             date_words(run.started_at),
@@ -209,7 +211,7 @@ class _Table:
             one_line(run.agent_name, 16),
             one_line(run.request_model, 30) if wide else "",
             plural(run.n_turns, "turn") if wide else "",
-            cost_text(run.cost_usd) if run.n_turns else "",
+            run_cost(run) if run.n_turns else "",
             seconds_text(run.duration_s),
         )
 

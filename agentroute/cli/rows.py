@@ -41,6 +41,8 @@ def write_rows(store: RunStore, table: str, where: Selection, kind: str, destina
             _write(sys.stdout, rows, of.names, kind, for_people=sys.stdout.isatty())
             return
         path = Path(destination)
+        if path.is_dir():
+            raise click.UsageError(f"{destination} is a directory; {kind} is written to a file")
         if path.exists() and path.samefile(store.path):
             raise click.UsageError(f"{path} is the history itself; write to another file")
         with _replaced(path) as file:

@@ -8,7 +8,7 @@ from ..figures import cost_text, plural, seconds_text
 from ..records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .terminal import date_words, harmless, one_line, token_words
 
-__all__ = ["shown"]
+__all__ = ["run_cost", "shown"]
 
 RESULT_SHOWN = 2000
 """Characters of a tool's result that are shown; `--json` has all of it."""
@@ -29,9 +29,15 @@ def shown(record: Record) -> str:
     return "\n\n".join(parts)
 
 
+def run_cost(run: RunRecord) -> str:
+    """What a run cost; one whose every request was refused cost nothing."""
+    refused = run.cost_usd is None and run.status == "error" and not run.unknown_cost_calls
+    return cost_text(0.0 if refused else run.cost_usd)
+
+
 def _figures(run: RunRecord, turns: list[TurnRecord]) -> str:
     answered = sorted({turn.response_model for turn in turns if turn.response_model} - {run.request_model})
-    cost = cost_text(run.cost_usd)
+    cost = run_cost(run)
     if run.cost_usd is not None and run.unknown_cost_calls:
         cost += f" and {plural(run.unknown_cost_calls, 'call')} of unknown cost"
     if run.n_replayed:

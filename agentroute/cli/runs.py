@@ -63,6 +63,8 @@ def export(destination: str, kind: str | None, table: str | None, path: str | No
       agentroute runs export copy.db
     """
     destination = argument_text(destination)
+    if not destination:
+        raise click.UsageError("DESTINATION is empty; '.' is this directory")
     kind = kind or _format_of(destination)
     if table is not None and kind not in ("csv", "jsonl"):
         raise click.UsageError("--table is for CSV and JSONL; Parquet and copies hold all tables")
@@ -238,8 +240,9 @@ def _ask(question: str, yes: bool) -> None:
 @filters
 @_status
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Only the newest so many runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be filled in, and leave everything as it is.")
 @store_option
-def reprice(path: str | None, limit: int | None, **given: Any) -> None:
+def reprice(path: str | None, limit: int | None, dry_run: bool, **given: Any) -> None:
     """Give model calls whose cost nobody reported the cost that the price table of now says. What a provider reported
     stays as it is.
 
@@ -251,9 +254,9 @@ def reprice(path: str | None, limit: int | None, **given: Any) -> None:
     with closing(the_store(path)) as store:
         from ..repricing import reprice as price_again
 
-        filled = price_again(store, **wanted(given, limit=limit))
+        filled = price_again(store, dry_run=dry_run, **wanted(given, limit=limit))
     turns = plural(len(filled), "model call")
-    click.echo(f"{turns} priced, {cost_text(float(filled['cost_usd'].sum()))} in all." if len(filled) else "No cost was filled in.", err=True)
+    click.echo(f"{turns} {'would be ' if dry_run else ''}priced, {cost_text(float(filled['cost_usd'].sum()))} in all." if len(filled) else "No cost was filled in.", err=True)
 
 
 @runs.command("check", short_help="Look whether the history's file is sound.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from ..errors import ErrorModel, tell
 from ..message import LLMChunk, LLMRequest
@@ -25,6 +26,10 @@ class ModelAnyTools(Layer):
 
     def __repr__(self) -> str:
         return repr(self.__dict__.get("inner"))
+
+    @property
+    def replay_identity(self) -> Any:
+        return getattr(self.inner, "replay_identity", None)
 
     async def _answer(self, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
         place = str(getattr(self.inner, "base_url", "")), request.model

@@ -53,6 +53,8 @@ class Layer:
 
     is_layer = True
     inner: Model
+    replay_identity: Any = None
+    """A layer that does not change what is asked or answered says here that it is as its inner model."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner" or name.startswith("_"):  # also asked for while a copy is half made

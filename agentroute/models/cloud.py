@@ -29,6 +29,9 @@ __all__ = ["ModelCloud"]
 
 _KEY_HEADER = re.compile("auth|key|token|secret|cookie")
 """Headers whose values are never to be shown."""
+_IS_KEY = re.compile("auth|api-?key|(^|-)key$|token|secret|cookie")
+"""Narrower: `x-portkey-provider` says where a gateway asks, and tells no secret."""
+_WHO_ASKS = frozenset({"http-referer", "referer", "x-title", "user-agent", "x-request-id", "x-session-id", "traceparent", "tracestate", "connection", "idempotency-key"})
 DONE_S, ENDED_S = 1.0, 3.0
 """Seconds a stream is read on after `[DONE]`, for its connection's sake, and after a finish reason, for its usage."""
 
@@ -121,8 +124,12 @@ class ModelCloud:
 
     @property
     def replay_identity(self) -> Any:
-        """What is asked, for replay: answers are kept by this and the request (see `request_key.py`). JSON."""
-        return [self.kind, self.base_url]
+        """What is asked, for replay: answers are kept by this and the request (see `request_key.py`). JSON.
+
+        Headers are part of it, as gateways choose a provider by them, but for keys and those that only say who asks.
+        """
+        headers = sorted(item for item in self.headers.items() if item[0] not in _WHO_ASKS and not _IS_KEY.search(item[0]))
+        return [self.kind, self.base_url, headers]
 
     @property
     def quirks(self) -> Quirks:

@@ -13,7 +13,7 @@ from ..errors import ErrorAgent, ErrorBudget, ErrorConfig, ErrorModel, ErrorMode
 from ..message import LLMChunk, LLMRequest
 from .base import Layer, Model, ask
 from .retry import with_retries
-from .routing import resolve_model
+from .routing import identity_of, resolve_model
 
 __all__ = ["ModelFallback"]
 
@@ -66,8 +66,8 @@ class ModelFallback(Layer):
     @property
     def replay_identity(self) -> Any:
         """Those of its models; None when one has none."""
-        inner = [model if isinstance(model, str) else getattr(model, "replay_identity", None) for model in self.models]
-        return None if None in inner else ["fallback", *inner, self._base_url and without_password(self._base_url)]
+        inner = [identity_of(model, base_url=self._base_url) for model in self.models]
+        return None if None in inner else ["fallback", *inner]
 
     @property
     def context_tokens(self) -> int | None:

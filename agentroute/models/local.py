@@ -103,7 +103,12 @@ class ModelLocal(ModelCloud):
 
     @property
     def replay_identity(self) -> Any:
-        return ["local", self.model_id if self.weights is not None else str(self.path), self._options.n_ctx, self.settings]
+        try:
+            file = self.path.stat() if self.weights is None else None
+        except OSError:  # asked for all the same, by what there is of it
+            file = None
+        which = [str(self.path), file.st_size, file.st_mtime_ns] if file else [self.model_id]
+        return ["local", which, self._options.n_ctx, self.settings]
 
     @property
     def context_tokens(self) -> int | None:

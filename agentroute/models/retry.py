@@ -89,6 +89,10 @@ class ModelRetry(Layer):
     def __repr__(self) -> str:
         return f"ModelRetry({self.__dict__.get('inner')!r}, attempts={self.__dict__.get('attempts')!r})"
 
+    @property
+    def replay_identity(self) -> Any:
+        return getattr(self.inner, "replay_identity", None)
+
     async def _answer(self, request: LLMRequest, *, stream: bool) -> AsyncGenerator[LLMChunk, None]:
         """The chunks of the answer; when it is not to be streamed, one that holds the inner model's own `complete`."""
         attempts = _Attempts(self, request)

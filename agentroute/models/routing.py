@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..config import Config, Secret, SecretLike, checked_url, without_password
@@ -12,7 +13,7 @@ from ..errors import ErrorConfig
 from .base import Model
 from .cloud import ModelCloud
 
-__all__ = ["resolve_model"]
+__all__ = ["identity_of", "resolve_model", "stand_in"]
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 
@@ -54,6 +55,29 @@ def resolve_model(model: str, *, api_key: str | Secret | SecretLike | None = Non
         problem = error.with_traceback(None)
     model = api_key = base_url = ""  # tracebacks may show local variables, and any of these may hold a key
     raise problem
+
+
+NO_KEY = "none"
+"""In place of a key, where nothing is to be sent."""
+
+
+def stand_in(model: str, *, base_url: str | None = None) -> Model:
+    """The model a string stands for, with no key to ask it by: for what can be known of it without asking.
+
+    Raises:
+        ErrorConfig: as `resolve_model`, but for a missing key.
+    """
+    return resolve_model(model, api_key=NO_KEY, base_url=base_url)
+
+
+def identity_of(model: str | Model, *, base_url: str | None = None) -> Any:
+    """What a model, or the model a string stands for, is to replay; None where it does not say."""
+    try:
+        made = stand_in(model, base_url=base_url) if isinstance(model, str) else model
+    except ErrorConfig:
+        return None
+    identity = getattr(made, "replay_identity", None)
+    return identity and [identity, getattr(made, "model_id", None)]
 
 
 def _resolved(model: str, api_key: Secret | None, base_url: str | None) -> Model:

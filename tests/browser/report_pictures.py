@@ -53,7 +53,7 @@ def add(number):
     known = [turn.cost_usd for turn in turns if turn.cost_usd is not None]
     store.save(RunRecord(
         run_id=run_id, started_at=began, duration_s=sum(1 + dice.random() * 4 for _ in turns), status="error" if dice.random() < 0.03 else "ok", agent_name=agent,
-        request_model=model, n_turns=count, cost_usd=sum(known) if known else None, unknown_cost_calls=count - len(known),
+        request_model=model, n_turns=count, n_replayed=count if replayed else 0, cost_usd=sum(known) if known else None, unknown_cost_calls=count - len(known),
     ), turns=turns, tool_calls=calls)
 
 for number in range(600):

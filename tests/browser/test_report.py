@@ -18,7 +18,7 @@ from agentroute.records import RunRecord
 
 store = RunStore("small.db")
 for number, (agent, cost) in enumerate([("b", 2.0), ("a", 10.0), ("c", None), ("<i>d</i>", 0.5), ("$x$ and $y$", 0.25)]):
-    store.save(RunRecord(run_id=f"r{number}", started_at=datetime.now(UTC), agent_name=agent, request_model="m", cost_usd=cost, n_turns=1))
+    store.save(RunRecord(run_id=f"r{number}", started_at=datetime.now(UTC), agent_name=agent, request_model="m", cost_usd=cost, n_turns=1, unknown_cost_calls=int(cost is None)))
 """
 
 
@@ -130,7 +130,7 @@ def test_report_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
         page.reopen_untrusted()
         assert not page.trusted
         shown = page.cell_output(1)
-        expect(shown.locator("caption")).to_have_text("By agent and model, dearest first")
+        expect(shown.locator("caption")).to_contain_text("By agent and model, dearest first.")
         assert shown.locator("style, script, button").count() == 0
         assert shown.locator("tbody th").all_inner_texts() == ["a", "b", "<i>d</i>", "$x$ and $y$", "c"]
         expect(shown.locator("img")).to_have_count(6)
@@ -147,4 +147,4 @@ def test_an_axes_shows_itself_once(lab: Lab) -> None:
         page.run_all()
         expect(page.cell_output(1).locator("img")).to_have_count(1)
         box = page.cell_output(1).locator("img").bounding_box()
-        assert box is not None and (box["width"], box["height"]) == (540, 318)
+        assert box is not None and 500 < box["width"] < 600 and 300 < box["height"] < 360

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_line_tells_when_which_how_who_and_what_it_cost(store):
 
 
 def test_an_unknown_cost_is_not_zero_and_a_failure_shows_its_words(store):
-    filled(store, a_run(1, cost_usd=None, status="error", error_text="the key was refused"))
+    filled(store, a_run(1, cost_usd=None, status="error", unknown_cost_calls=1, error_text="the key was refused"))
     shown = run("logs").stdout
     assert "cost unknown" in shown
     assert shown.endswith("the key was refused\n")
@@ -279,3 +280,12 @@ def test_head_ends_it_quietly(store):
     filled(store, *(a_run(number, prompt_text="x" * 500) for number in range(300)))
     done = subprocess.run(f"{' '.join(COMMAND)} logs -n 300 --json | head -1", shell=True, env=environment(), capture_output=True, text=True)
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+def test_a_run_whose_every_request_was_refused_cost_nothing():
+    from agentroute.cli.run_view import run_cost
+
+    record = RunRecord(run_id="a", started_at=datetime.now(UTC), agent_name="a", request_model="m", n_turns=1)
+    assert run_cost(replace(record, status="error")) == "$0"
+    assert run_cost(replace(record, status="error", unknown_cost_calls=1)) == "cost unknown"
+    assert run_cost(replace(record, status="interrupted")) == "cost unknown"  # killed in the middle of a request

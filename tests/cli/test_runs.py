@@ -394,5 +394,21 @@ def test_options_that_do_not_go_together_are_wrong_usage(arguments, filled):
 
 def test_a_group_there_is_none_of_is_told(filled):
     result = run("logs", "--cost", "--by", "moon")
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--by must be" in result.stderr
     assert "moon" in result.stderr
+
+
+@pytest.mark.parametrize("start", ["", "01"])
+def test_a_run_is_not_named_by_next_to_nothing(filled, start):
+    """A script whose $RUN_ID is empty."""
+    for command in (["forget", start, "--yes"], ["score", start, "helpful", "1"]):
+        result = run("runs", *command)
+        assert result.exit_code == 2
+        assert "the first 4 characters" in result.stderr
+
+
+def test_an_empty_destination_is_refused(filled):
+    result = run("runs", "export", "")
+    assert result.exit_code == 2
+    assert "DESTINATION is empty" in result.stderr

@@ -76,6 +76,12 @@ def test_fresh_is_a_way_to_replay() -> None:
     assert parse("bot --fresh").replay == "fresh"
     assert parse("bot").replay is None
     assert mistake("bot --fresh --replay on") == "--fresh and --replay both say how to replay; leave one of them out"
+
+
+@pytest.mark.parametrize("option", ["--fresh", "--replay fresh"])
+def test_what_is_asked_afresh_is_kept(option: str) -> None:
+    told = f"{option} keeps the new answer, and --no-record keeps nothing; leave one of them out (--replay off asks, too)"
+    assert mistake(f"bot --no-record {option}") == mistake(f"bot {option} --no-record") == told
     assert "did you mean only?" in mistake("bot --replay onyl")
 
 

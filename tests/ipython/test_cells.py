@@ -139,6 +139,25 @@ def test_stop_takes_under_a_second_and_is_recorded(any_session: Session, name: s
     assert any_session.run("%agent support -m scripted -t order_status hi").status == "ok"
 
 
+def test_stop_of_a_run_in_a_plain_cell_shows_the_line_of_the_cell(session: Session) -> None:
+    cell = session.start("# a comment\nsync.run('Go.')")
+    cell.wait_for_output("in the tool")
+    session.interrupt()
+    outcome = cell.outcome(timeout=10)
+    assert (outcome.status, outcome.ename) == ("error", "KeyboardInterrupt")
+    assert outcome.traceback.splitlines() == ["KeyboardInterrupt: stopped", "(line 2: sync.run('Go.'); %tb shows the traceback)"]
+    assert "_portal.py" in session.run("%tb").text
+
+
+def test_stop_of_code_of_the_notebook_shows_all_of_it(session: Session) -> None:
+    cell = session.start("def wait():\n    print('waiting')\n    time.sleep(30)\nwait()")
+    cell.wait_for_output("waiting")
+    session.interrupt()
+    outcome = cell.outcome(timeout=10)
+    assert outcome.ename == "KeyboardInterrupt"
+    assert "wait()" in outcome.traceback and "time.sleep(30)" in outcome.traceback
+
+
 BLOCKING = """
 async def blocking_tool() -> str:
     print("blocking", flush=True)

@@ -15,7 +15,7 @@ from traitlets.config import Config
 from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall, set_budget
 from agentroute.errors import ErrorModelKey
 from agentroute.records import RunRecord
-from agentroute.replays import process_replay
+from agentroute.replays import replay_now, set_replay
 from agentroute.store import default_store
 from agentroute.testing import ModelFunction, ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
@@ -588,12 +588,47 @@ def test_a_budget_that_is_no_amount_is_a_mistake(notebook: Notebook, amount: str
 
 
 def test_terminal_replays_nothing_unless_asked_to(notebook: Notebook) -> None:
-    assert process_replay() is None
-    assert notebook.magics.replay == "off"
+    assert (notebook.magics.replay, replay_now()) == ("off", "off")
     notebook.run("%config AgentMagics.replay = 'on'")
-    assert process_replay() == "on"
+    assert (notebook.magics.replay, replay_now()) == ("on", "on")
     unload_ipython_extension(notebook.shell)
-    assert process_replay() is None
+    assert replay_now() == "off"
+
+
+@pytest.fixture
+def set_replay_left_over() -> Iterator[None]:
+    yield
+    set_replay(None)
+
+
+@pytest.mark.usefixtures("set_replay_left_over")
+def test_setting_of_replay_always_counts_and_reads_as_what_holds(notebook: Notebook) -> None:
+    notebook.run("%config AgentMagics.replay = 'on'")
+    set_replay("off")
+    assert notebook.magics.replay == "off"
+    assert "'off'" in notebook.run("%config AgentMagics.replay")
+    for mode in ("on", "only", "on"):  # also what it was set to before
+        notebook.run(f"%config AgentMagics.replay = {mode!r}")
+        assert (notebook.magics.replay, replay_now()) == (mode, mode)
+        set_replay("off")
+    set_replay(None)
+    assert (notebook.magics.replay, replay_now()) == ("on", "on")
+
+
+@pytest.mark.usefixtures("set_replay_left_over")
+def test_mode_that_was_set_before_loading_stays(shell: InteractiveShell) -> None:
+    set_replay("only")
+    load_ipython_extension(shell)
+    assert shell.magics_manager.registry["AgentMagics"].replay == "only"
+    unload_ipython_extension(shell)
+    assert replay_now() == "only"
+
+
+def test_replay_can_be_set_in_the_configuration_file(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTROUTE_REPLAY", "off")
+    shell.config.AgentMagics.replay = "fresh"
+    load_ipython_extension(shell)
+    assert (shell.magics_manager.registry["AgentMagics"].replay, replay_now()) == ("fresh", "fresh")
 
 
 @pytest.mark.parametrize(

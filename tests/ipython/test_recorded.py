@@ -158,6 +158,19 @@ def test_text_of_others_is_escaped_and_visible(store: RunStore) -> None:
         assert not re.search("[\x1b\u202e]", html + repr(shown))
 
 
+def test_saved_is_a_least_where_the_cost_of_some_replayed_answer_is_unknown(store: RunStore) -> None:
+    run = RunRecord(run_id="r1", started_at=NOW, agent_name="support", request_model=SONNET, status="ok", n_turns=2, n_replayed=2, cost_usd=0.0, cost_source="provider", cost_saved_usd=0.01)
+    turns = [
+        TurnRecord(run_id="r1", turn_index=number, started_at=NOW, request_model=SONNET, replayed_from="r0", cost_usd=0.0, cost_source="provider", cost_saved_usd=saved)
+        for number, saved in ((1, 0.01), (2, None))
+    ]
+    store.save(run, turns=turns)
+    save(store, 1, cost_usd=0.0, n_replayed=1, cost_saved_usd=0.02, request_model=LOCAL)
+    assert [line[7] for line in lines(runs_sheet("", store))] == ["$0, saved $0.0200", "$0, saved at least $0.0100"]
+    assert "saved at least $0.0100" in sheet(runs_sheet("", store))._repr_html_()
+    assert [line[-1] for line in lines(cost_sheet("model", store))] == ["at least $0.0100", "$0.0200", "at least $0.0300"]
+
+
 # The cost
 
 

@@ -225,6 +225,17 @@ def test_notebook_can_be_told_how_to_replay(notebook: Notebook) -> None:
     assert notebook.requests("plain") == 1
 
 
+def test_replay_that_is_set_to_nothing_is_that_of_the_notebook(with_ids: Notebook) -> None:
+    with_ids.requests("plain")
+    with_ids.restart()
+    with_ids.run("set", "import agentroute\nagentroute.set_replay('off')\nagentroute.set_replay(None)")
+    assert with_ids.requests("plain") == 0
+    with_ids.restart()
+    with_ids.run("set", "import agentroute\nagentroute.set_replay('off')")
+    with_ids.run("config", "%config AgentMagics.replay = 'on'")
+    assert with_ids.requests("plain") == 0
+
+
 def test_environment_says_how_to_replay(start_kernel: StartKernel, server: ModelServer) -> None:
     notebook = Notebook(start_kernel(env={"AGENTROUTE_REPLAY": "off"}), server, ids=True)
     notebook.ready()
@@ -240,7 +251,7 @@ def test_unloading_ends_replay(notebook: Notebook) -> None:
     notebook.run("unload", "%unload_ext agentroute_ipython")
     assert notebook.requests("plain") == 1
     notebook.run("load", "%load_ext agentroute_ipython")
-    assert notebook.session.evaluate("__import__('agentroute').replays.process_replay()") == "on"
+    assert notebook.session.evaluate("__import__('agentroute').replays.replay_now()") == "on"
 
 
 def test_changed_tool_result_is_a_new_request(notebook: Notebook) -> None:
@@ -271,6 +282,50 @@ def test_figures_alone_are_kept_where_no_content_is(notebook: Notebook) -> None:
     assert notebook.rows("prompt_text")[1] == ("Name a colour.",)
 
 
+REFUSED = "its prompt, instructions, tools, settings or a tool's result differ from what was asked before; run it once with"
+
+
+@pytest.mark.parametrize(
+    ("config", "cell", "words"),
+    [
+        ("", "%agent s --model {model} --replay only Hi", ("--replay only allows none to be sent", f"{REFUSED} --replay on")),
+        ("", "%agent s --model {model} --no-record --replay only Hi", ("--replay only allows none", f"{REFUSED} --replay on and without --no-record")),
+        ("only", "%agent s --model {model} Hi", ('AgentMagics.replay = "only" allows none', f"{REFUSED} --replay on")),
+        ("only", "plain.run('Hi')", ('AgentMagics.replay = "only" allows none', f'{REFUSED} %config AgentMagics.replay = "on"')),
+        ("", "import agentroute\nwith agentroute.replay('only'):\n    plain.run('Hi')", ("replay='only' allows none", f"{REFUSED} replay='on'")),
+    ],
+    ids=["option", "unrecorded", "setting", "setting, plain cell", "block"],
+)  # fmt: skip
+def test_miss_is_told_once_and_in_the_words_of_where_it_was_written(
+    with_ids: Notebook, config: str, cell: str, words: tuple[str, str]
+) -> None:
+    with_ids.run("config", f"%config AgentMagics.replay = {config or 'on'!r}")
+    outcome = with_ids.run("new", cell.replace("{model}", with_ids.server.model))
+    assert (outcome.ename, len(with_ids.server.requests)) == ("ErrorReplay", 0)
+    assert all(part in outcome.traceback.splitlines()[0] for part in words), outcome.traceback
+    assert (outcome.text + str(outcome.outputs)).count("its prompt, instructions") == 1
+
+
+def test_miss_names_a_history_that_keeps_figures_only_as_the_cause(with_ids: Notebook) -> None:
+    with_ids.run("config", "%config AgentMagics.record_content = 'metadata'")
+    with_ids.requests("same 1")
+    outcome = with_ids.run("same 1", with_ids.edited("same 1", "--replay", "only"))
+    assert "--replay only allows no request to be sent: the run history keeps figures only" in outcome.traceback
+    assert "run it once" not in outcome.text
+
+
+def test_card_of_a_run_that_replay_refused_shows_no_time(with_ids: Notebook) -> None:
+    card = with_ids.run("same 1", with_ids.edited("same 1", "--replay", "only")).outputs[0]
+    assert card["text/plain"] == f"ErrorReplay: nothing was sent; why is told below\nfailed, {with_ids.server.model}"
+    assert not re.search(r"\d m?s\b", re.sub("(?s)<style>.*?</style>", "", card["text/html"]))
+
+
+def test_wrong_mode_of_a_block_points_to_its_line(with_ids: Notebook) -> None:
+    outcome = with_ids.run("wrong", "import agentroute\nwith agentroute.replay('onyl'):\n    plain.run('Hi')")
+    assert outcome.ename == "ErrorConfig"
+    assert "(line 2: with agentroute.replay('onyl'):; %tb" in outcome.traceback
+
+
 # Places
 
 
@@ -288,6 +343,42 @@ def test_newest_answer_of_a_cell_is_replayed(with_ids: Notebook) -> None:
     with_ids.answer("same 2")
     with_ids.restart()
     assert with_ids.answer("same 1") == newest
+
+
+def test_cell_that_is_run_again_after_a_restart_asks_each_of_its_equal_requests_anew(with_ids: Notebook) -> None:
+    lines = f"%agent s --model {with_ids.server.model} ping\n%agent s ping"
+
+    def shown() -> list[list[str]]:
+        return [re.findall(r"Answer (\d+)", with_ids.shown(*cell)) for cell in (("loop",), ("two lines", lines))]
+
+    first = shown()
+    with_ids.restart()
+    assert (shown(), len(with_ids.server.requests)) == (first, 5)
+    again = shown()
+    assert again == [["6", "7", "8"], ["9", "10"]]
+    with_ids.restart()
+    assert (shown(), len(with_ids.server.requests)) == (again, 10)
+
+
+@pytest.mark.parametrize("reload", ["%reload_ext agentroute_ipython", "%unload_ext agentroute_ipython\n%load_ext agentroute_ipython"])
+def test_cell_that_is_run_again_asks_also_after_a_reload(with_ids: Notebook, reload: str) -> None:
+    with_ids.answer("same 1")
+    with_ids.answer("same 2")
+    with_ids.restart()
+    assert with_ids.answer("same 1") == 1
+    with_ids.run("reload", reload)
+    assert with_ids.answer("same 1") == 3
+
+
+def test_newest_answer_is_replayed_of_a_notebook_that_reloads_in_its_first_cell(notebook: Notebook) -> None:
+    def run_all() -> list[int]:
+        notebook.run("first", "%reload_ext agentroute_ipython")
+        return [notebook.answer("plain"), notebook.answer("same 1")]
+
+    assert [run_all(), run_all()] == [[1, 2], [3, 4]]
+    notebook.restart()
+    expected = {True: [[3, 4], [5, 6]], False: [[1, 2], [3, 4]]}[notebook.ids]
+    assert [run_all(), run_all()] == expected
 
 
 def test_without_cell_ids_runs_of_the_same_text_are_replayed_in_their_order(kernel: Session, server: ModelServer) -> None:
