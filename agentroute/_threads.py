@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import queue
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -68,7 +67,9 @@ class _Worker:
     """A thread that is used again: to start one takes longer than most of what is done in them."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], str]] = queue.SimpleQueue()
+        from queue import SimpleQueue
+
+        self._jobs: SimpleQueue[tuple[Callable[[], None], str]] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -76,10 +77,12 @@ class _Worker:
         self._jobs.put((job, name))
 
     def _run(self) -> None:
+        from queue import Empty
+
         while True:
             try:
                 job, self._thread.name = self._jobs.get(timeout=IDLE_S)
-            except queue.Empty:
+            except Empty:
                 try:
                     _idle.remove(self)
                 except ValueError:  # somebody has taken it just now
