@@ -6,7 +6,6 @@ import itertools
 import os
 from collections import Counter
 from contextvars import ContextVar
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ class Places:
 
 
 def _by_text(source: str) -> str:
+    from hashlib import blake2b
+
     text = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     _texts[text] += 1
     return f"{text}#{_texts[text]}"
