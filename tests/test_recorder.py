@@ -408,7 +408,7 @@ def test_a_place_that_cannot_be_written_does_not_break_the_run(place):
 
 def test_a_read_only_directory_does_not_break_the_run(tmp_path):
     code = """
-import os, pathlib, sqlite3, sys, tempfile, warnings
+import os, pathlib, queue, sqlite3, sys, tempfile, warnings
 from tests.test_recorder import *
 place = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
 place.chmod(0o555)
