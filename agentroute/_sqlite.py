@@ -259,9 +259,11 @@ class Database:
 
     def _is_frozen(self) -> bool:
         """Whether we can write neither the file nor beside it, and it has no log, so that nobody is writing it."""
-        if self.in_ram or (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)):
+        if self.in_ram or not self.path.is_file():  # asked first: another thread may be making the file and its directory right now
             return False
-        return self.path.is_file() and not any(os.path.exists(f"{self.path}-{log}") for log in ("wal", "journal"))
+        if os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK):
+            return False
+        return not any(os.path.exists(f"{self.path}-{log}") for log in ("wal", "journal"))
 
     def _open_frozen(self) -> Connection:
         """SQLite wants to write beside a file to read it, unless it is told that the file does not change."""

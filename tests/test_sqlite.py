@@ -14,7 +14,7 @@ from contextlib import closing
 
 import pytest
 
-from agentroute._connection_pool import Turns
+from agentroute._connection_pool import Turns, create_file
 from agentroute._sqlite import Database, Schema, _needs_guard
 from agentroute.errors import ErrorConfig, ErrorStore
 
@@ -658,6 +658,21 @@ def test_a_file_that_cannot_be_written_can_be_read(path, database, network):
     assert told[0] == "['a'] []"
     assert "cannot be written" in told[1]
     assert [file.name for file in path.parent.iterdir() if "wal" in file.name or "shm" in file.name] == []
+
+
+def test_a_file_that_is_being_made_is_not_taken_for_one_that_cannot_be_written(tmp_path, monkeypatch):
+    database = Database(tmp_path / "new" / "notes.db", FIRST)
+    looked = os.access
+
+    def look(place, mode):
+        answer = looked(place, mode)
+        create_file(database.path)  # what another thread does meanwhile
+        return answer
+
+    monkeypatch.setattr(os, "access", look)
+    assert not database._is_frozen()
+    with database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
 
 
 def test_an_older_file_that_cannot_be_written_is_named(path, database):
