@@ -12,6 +12,7 @@ from .budgets import active_budgets
 from .config import Secret, SecretLike, without_password
 from .content import Prompt
 from .definitions import redefined
+from .displayed import Displayed
 from .errors import ErrorConfig
 from .events import AgentEnd, Event
 from .loop import RunSpec, current_run, run_events
@@ -35,6 +36,7 @@ from .settings import (
 from .store import default_store
 from .stream import RunStream, outcome
 from .tools import Approval, Approve, Tool, check_function, tool
+from .visible import short_repr
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -58,7 +60,7 @@ def _revealed(address: str | Secret | None) -> str | None:
     return address.reveal() if isinstance(address, Secret) else address
 
 
-class Agent(Generic[OutputT]):
+class Agent(Displayed, Generic[OutputT]):
     """A named agent: a model with instructions, tools and limits.
 
     Args:
@@ -174,11 +176,11 @@ class Agent(Generic[OutputT]):
         known = self.__dict__  # an agent whose constructor has failed must still be printable in a traceback
         parts = [repr(known.get("name"))]
         if known.get("model") is not None:
-            parts.append(f"model={without_password(repr(self.model))}")
+            parts.append(f"model={without_password(short_repr(self.model, 200))}")
         if known.get("_tools"):
             parts.append(f"tools=[{', '.join(self._tools)}]")
         if known.get("output") is not None:
-            parts.append(f"output={getattr(self.output, '__name__', self.output)}")
+            parts.append(f"output={self.output.__name__ if isinstance(self.output, type) else short_repr(self.output, 120)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def replace(self, **changes: Any) -> Agent[Any]:

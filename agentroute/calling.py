@@ -17,7 +17,7 @@ from .records import ToolCallRecord
 from .schema import Invalid
 from .tools import Approve, Deny, Tool
 
-__all__ = ["NOT_RUN", "Answered", "answer_of", "call_tool", "words_of"]
+__all__ = ["NOBODY", "NOT_RUN", "Answered", "answer_of", "call_tool", "words_of"]
 
 NOT_RUN = "Not run: the final answer came in the same turn."
 
@@ -107,7 +107,7 @@ async def _verdict(
         if not (await says if isawaitable(says) else says):
             return None
     if approve is None:
-        return _NOBODY
+        return NOBODY
     if asyncio.iscoroutinefunction(approve):
         verdict = await approve(context(), asked)
     else:  # it may well block, waiting for a person
@@ -123,11 +123,11 @@ async def _verdict(
     return verdict if isinstance(verdict, Deny) else Deny()
 
 
-_NOBODY = Deny("nobody can give it here")
+NOBODY = Deny("nobody can give it here")
 
 
 def _told(name: str, denied: Deny) -> str:
-    if denied is _NOBODY:
+    if denied is NOBODY:
         return f"Not run: {name} needs approval, and nobody can give it here. Do not call it again."
     return f"Not run: the user denied it{f' ({denied.reason})' if denied.reason else ''}."
 

@@ -40,6 +40,7 @@ def cost(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     tz: str | tzinfo | None = None,
     store: StoreLike = None,
@@ -62,7 +63,7 @@ def cost(
             (the one that answered), agent, status, notebook, session, cost_source, error_type (of the run), and tag:NAME,
             whose column is `tag_NAME`.
         tz: the zone whose days are meant, such as "Europe/Berlin"; "local" is this machine's. None is UTC.
-        since, until, agent, model, status, tag, notebook, run_id, limit: which runs, as for `agentroute.runs`.
+        since, until, agent, model, status, tag, notebook, run_id, text, limit: which runs, as for `agentroute.runs`.
 
     Raises:
         ErrorConfig: `by`, `tz` or a filter is none.
@@ -72,7 +73,7 @@ def cost(
     keys, zone = _keys(by), zone_of(tz)
     filters: dict[str, Any] = {
         "since": since, "until": until, "agent": agent, "model": model, "status": status, "tag": tag, "notebook": notebook, "run_id": run_id,
-        "limit": limit,
+        "text": text, "limit": limit,
     }  # fmt: skip
     runs = frames.runs(store, columns=_needed(RUN_COLUMNS, keys, _OF_RUN), **filters)
     turns = frames.turns(store, columns=_needed(TURN_COLUMNS, keys, _OF_TURN), **filters)

@@ -44,6 +44,7 @@ def runs(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     columns: Names = None,
     tz: str | tzinfo | None = "UTC",
@@ -67,6 +68,7 @@ def runs(
         tag: "tenant=a", "tenant" (has it), several, or {"tenant": "a"}: all must hold.
         notebook: the notebook it was run in, or several.
         run_id: one run's id, or several.
+        text: what the prompt or the answer holds, as it is typed, in capitals or not.
         limit: only the newest so many runs.
         columns: names of columns, or of groups of them: core, usage, cost, timing, content, where, error; for runs also
             `tag_*` and `score_*`. Key columns always come first, then the others in the order asked.
@@ -78,7 +80,7 @@ def runs(
         ErrorConfig: an argument is wrong.
         ErrorStore: the file is not a run history, or cannot be read.
     """
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     wanted, look = _Wanted.of(RunRecord, columns), _look(tz, dtype_backend)
     with reading(store) as opened:
         table = _stored(opened, RunRecord, where, wanted.read, look)
@@ -97,13 +99,14 @@ def turns(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     columns: Names = None,
     tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a model call, by start of the run, then `turn_index`; columns as in `TurnRecord`. The filters choose runs. See `runs`."""
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     return _read(TurnRecord, store, where, columns, tz, dtype_backend)
 
 
@@ -119,6 +122,7 @@ def tool_calls(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     columns: Names = None,
     tz: str | tzinfo | None = "UTC",
@@ -128,7 +132,7 @@ def tool_calls(
 
     The filters choose runs (`status` is the run's). See `runs`.
     """
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     return _read(ToolCallRecord, store, where, columns, tz, dtype_backend)
 
 
@@ -144,13 +148,14 @@ def messages(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     columns: Names = None,
     tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a message, by start of the run, then `message_index`; columns as in `MessageRecord`. The filters choose runs. See `runs`."""
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     return _read(MessageRecord, store, where, columns, tz, dtype_backend)
 
 
@@ -166,13 +171,14 @@ def scores(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
     columns: Names = None,
     tz: str | tzinfo | None = "UTC",
     dtype_backend: str | None = None,
 ) -> pd.DataFrame:
     """One row a score, by start of the run, then `name`, `scorer`; columns as in `ScoreRecord`. The filters choose runs. See `runs`."""
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     return _read(ScoreRecord, store, where, columns, tz, dtype_backend)
 
 

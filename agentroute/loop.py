@@ -198,6 +198,8 @@ class _Run:
         if self.output_spec is not None and self.output_spec.mode == "tool" and OUTPUT_TOOL in spec.tools:
             raise ErrorConfig(f"a tool is named {OUTPUT_TOOL!r}, as is the one typed answers come through; give it another name")
         self.tool_definitions = [tool.to_wire() for tool in spec.tools.values()]
+        if self.tool_definitions:
+            self.record.run.tools_text = json.dumps(self.tool_definitions, ensure_ascii=False)
         memory = spec.memory
         if memory is not None and spec.session_id is not None:
             if not hasattr(memory, "session"):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from .displayed import Displayed
 
 __all__ = [
     "Content",
@@ -212,7 +214,7 @@ class TurnUsage:
 
 
 @dataclass
-class Usage:
+class Usage(Displayed):
     """What a run used: sums of what providers reported.
 
     `total_cost_usd` is in USD. Calls whose cost or tokens nobody reported are counted in `unknown_cost_calls` and
@@ -236,6 +238,11 @@ class Usage:
     def cost_usd(self) -> float | None:
         """USD, or None when no call of the run reported a cost."""
         return None if self.model_calls and self.unknown_cost_calls == self.model_calls else self.total_cost_usd
+
+    def __repr__(self) -> str:
+        """The fields that are not 0, in one line."""
+        known = [(f.name, getattr(self, f.name, 0)) for f in fields(self) if f.repr]
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in known if value)})"
 
     def add(self, other: Usage) -> None:
         """Adds another run's usage to this one, in place."""

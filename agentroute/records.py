@@ -65,6 +65,7 @@ class RunRecord:
     cost_saved_usd: float | None = column("What the answers that were replayed had cost; None when none was.", group="cost", unit="USD", default=None)
     prompt_text: str = column("The prompt.", group="content", long=True, default="")
     output_text: str | None = column("The final answer as text; None when there was none.", group="content", long=True, default=None)
+    tools_text: str | None = column("The definitions of the tools it was offered, as wire JSON; None when none was.", group="content", long=True, default=None)
     error_type: str | None = column("Class of the error that ended the run.", group="error", default=None)
     error_text: str | None = column("Its message.", group="error", long=True, default=None)
     session_id: str | None = column("Conversation the run belongs to.", group="where", default=None)

@@ -67,6 +67,7 @@ def reprice(
     tag: Tags = None,
     notebook: Texts = None,
     run_id: Texts = None,
+    text: str | None = None,
     limit: int | None = None,
 ) -> pd.DataFrame:
     """Fills in the cost of turns of which it is unknown; one row a turn filled: run_id, turn_index, model, cost_usd.
@@ -81,7 +82,7 @@ def reprice(
             the table of today that `genai-prices` brings, by model and endpoint.
         dry_run: only says what would be filled in. What is filled in cannot be taken back, and is not filled in again.
         model: only turns that asked for it, or that it answered; in a run with a fallback not the others.
-        since, until, agent, status, tag, notebook, run_id, limit: which runs, as for `agentroute.runs`.
+        since, until, agent, status, tag, notebook, run_id, text, limit: which runs, as for `agentroute.runs`.
 
     Raises:
         ErrorConfig: `price` or a filter is none.
@@ -92,7 +93,7 @@ def reprice(
     import pandas as pd
 
     prices = _Prices(price)
-    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, limit=limit)
+    where = Selection.of(since=since, until=until, agent=agent, model=model, status=status, tag=tag, notebook=notebook, run_id=run_id, text=text, limit=limit)
     with frames.reading(store) as opened:
         wanted = _to_fill(opened, where, prices)
         filled = _fill(opened, wanted) if wanted and not dry_run else wanted

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from .displayed import Displayed
 from .message import Usage
 from .records import Record
+from .visible import short_repr
 
 __all__ = ["EventKind", "Result", "ResultDeploy"]
 
@@ -18,7 +20,7 @@ EventKind = Literal[
 
 
 @dataclass
-class Result(Generic[OutputT]):
+class Result(Displayed, Generic[OutputT]):
     """The outcome of one run.
 
     `output` is a str, or a value of the type the agent's `output=` names; None when the run ended without an answer
@@ -37,6 +39,11 @@ class Result(Generic[OutputT]):
     def run_id(self) -> str | None:
         """Identifier of the run in the run history."""
         return self.record.run.run_id if self.record else None
+
+    def __repr__(self) -> str:
+        """One line; of the messages only how many there are."""
+        parts = [f"output={short_repr(self.output, 120)}", f"usage={self.usage!r}", f"messages={len(self.messages)}"]
+        return f"{type(self).__name__}({', '.join(parts)}{', interrupted=True' if self.interrupted else ''})"
 
     def __str__(self) -> str:
         return "" if self.output is None else str(self.output)

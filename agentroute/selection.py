@@ -12,9 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, ParamSpec, SupportsIndex, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypedDict, TypeVar
 
 from .errors import ErrorConfig
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["Filters", "Moment", "Selection", "Tags", "Texts", "moment", "with_hints"]
 
@@ -42,6 +45,7 @@ class Filters(TypedDict, total=False):
     tag: Tags
     notebook: Texts
     run_id: Texts
+    text: str | None
     limit: int | None
 
 
@@ -76,6 +80,7 @@ class Selection:
     tag: tuple[tuple[str, str | None], ...] = ()
     notebook: tuple[str, ...] | None = None
     run_id: tuple[str, ...] | None = None
+    text: str | None = None
     limit: int | None = None
 
     @classmethod
@@ -90,6 +95,7 @@ class Selection:
         tag: Tags = None,
         notebook: Texts = None,
         run_id: Texts = None,
+        text: str | None = None,
         limit: int | None = None,
         now: datetime | None = None,
     ) -> Selection:
@@ -101,6 +107,7 @@ class Selection:
             agent, model, status, notebook, run_id: a text, or several of which one must be equal. A run is of the model it was
                 told, of those its turns asked for (`qwen3:4b` of `ollama/qwen3:4b`), and of those that answered.
             tag: "tenant=a", "tenant" (has it), several, or {"tenant": "a"}: all must hold.
+            text: what the prompt or the answer holds, as it is typed (`%` and `_` are letters), in capitals or not.
             limit: only the newest so many runs.
 
         Raises:
@@ -123,6 +130,7 @@ class Selection:
             tag=_tags(tag),
             notebook=_texts("notebook", notebook),
             run_id=_texts("run_id", run_id),
+            text=_words(text),
             limit=limit,
         )
 
@@ -131,8 +139,13 @@ class Selection:
         """Whether every run is meant."""
         return self == Selection()
 
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Gives a connection what `sql` calls there; for this selection only."""
+        if self.text is not None:
+            connection.create_function("holds_text", 1, _holder(self.text.casefold()), deterministic=True)
+
     def sql(self) -> tuple[str, list[Any]]:
-        """The condition on a row `run` of the table runs, and its parameters."""
+        """The condition on a row `run` of the table runs, and its parameters; for connections that `prepare` has seen."""
         parts: list[str] = []
         given: list[Any] = []
         for sign, when in ((">=", self.since), ("<", self.until)):
@@ -152,6 +165,9 @@ class Selection:
             found = "SELECT 1 FROM json_each(iif(json_valid(run.tags), run.tags, NULL)) AS tag WHERE tag.key = ?"
             parts.append(f"EXISTS ({found}{'' if value is None else ' AND tag.value = ?'})")
             given += [name] if value is None else [name, value]
+        if self.text is not None:  # last: packed texts have to be unpacked for it
+            bodies = (f"coalesce(run.{name}, (SELECT data FROM bodies WHERE hash = run.{name}_body))" for name in ("prompt_text", "output_text"))
+            parts.append(f"({' OR '.join(f'holds_text({body})' for body in bodies)})")
         condition = " AND ".join(parts) or "1"
         if self.limit is not None:
             newest = f"SELECT run.run_id FROM runs AS run WHERE {condition} ORDER BY run.started_at DESC, run.run_id DESC LIMIT ?"
@@ -219,6 +235,23 @@ def _texts(name: str, value: Texts) -> tuple[str, ...] | None:
         if not isinstance(text, str):
             raise ErrorConfig(f"{name} must be {_ONE[name]} or several of them, got {type(text).__name__}: {text!r:.80}")
     return texts
+
+
+def _words(text: str | None) -> str | None:
+    if text is not None and (not isinstance(text, str) or not text.strip()):
+        raise ErrorConfig(f"text must be what a prompt or an answer holds, such as 'refund'; got {text!r:.80}")
+    return text
+
+
+def _holder(folded: str) -> Callable[[str | bytes | None], bool]:
+    """Whether a text, or the packed body of one, holds this. A body that is damaged holds nothing."""
+    from .tables import unpacked
+
+    def holds(text: str | bytes | None) -> bool:
+        whole = unpacked(text) if isinstance(text, bytes) else text
+        return whole is not None and folded in whole.casefold()
+
+    return holds
 
 
 def _statuses(status: Texts) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import keys_in_use
 from .errors import ErrorConfig, ErrorStore, tell
 from .keeping import Keeping
-from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
+from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._sqlite import Database
     from .selection import Selection
 
-__all__ = ["Answer", "RunStore", "default_store", "set_default_store"]
+__all__ = ["Answer", "RunStore", "default_store", "on_save", "set_default_store"]
 
 CHUNK = 512
 """Rows that are read at a time: with more, they fall out of the processor's cache before they are put into columns."""
@@ -105,7 +105,11 @@ class RunStore:
         Returns a number that stands for the file: where it is another one than before, somebody has put another file in its place,
         and what was saved earlier is not in it.
         """
-        return self._write([run], turns, tool_calls, messages, touched=[], brief=True)
+        file = self._write([run], turns, tool_calls, messages, touched=[], brief=True)
+        for listener in tuple(_listeners):
+            with suppress(Exception):
+                listener(run)
+        return file
 
     def save_score(self, score: ScoreRecord) -> None:
         """Writes a score; one of the same run, name and scorer is replaced.
@@ -118,6 +122,13 @@ class RunStore:
         if not any(self.select(RunRecord, where=Selection(run_id=(score.run_id,)), columns=["run_id"])):
             raise self._no_run(score.run_id)
         self._write([score], touched=[score.run_id])
+
+    def delete_score(self, run_id: str, name: str, *, scorer: str = "") -> None:
+        """Takes a score back; nothing happens where there is none."""
+        if self._database.exists():
+            with self._database.write() as connection:
+                connection.execute("DELETE FROM scores WHERE (run_id, name, scorer) = (?, ?, ?)", (run_id, name, scorer))
+                self.touch(connection, [run_id])
 
     def _write(self, *parts: Sequence[Any], touched: Sequence[str], brief: bool = False) -> int | None:
         from .tables import TABLES, Bodies, store_bodies
@@ -178,9 +189,12 @@ class RunStore:
         condition, given = ("1", []) if where is None else where.sql()
         if after is not None:
             condition, given = f"({condition}) AND run.revision > ?", [*given, after]
-        with self._database.read(slow=True) as connection, closing(connection.execute(table.select_sql(condition, columns), given)) as cursor:
-            while rows := cursor.fetchmany(CHUNK):
-                yield table.whole_texts(rows, columns, on_damage=self._tell_of_damage)
+        with self._database.read(slow=True) as connection:
+            if where is not None:
+                where.prepare(connection)
+            with closing(connection.execute(table.select_sql(condition, columns), given)) as cursor:
+                while rows := cursor.fetchmany(CHUNK):
+                    yield table.whole_texts(rows, columns, on_damage=self._tell_of_damage)
 
     def select(self, kind: type[Any], *, where: Selection | None = None, columns: Sequence[str] | None = None) -> Iterator[tuple[Any, ...]]:
         """The rows of `chunks`, one by one."""
@@ -225,6 +239,47 @@ class RunStore:
 
     def _no_run(self, run_id: str) -> ErrorStore:
         return ErrorStore(f"there is no run {run_id!r} in {self.path}; agentroute.runs() lists those there are, store= names another history")
+
+    def run_ids(
+        self, where: Selection | None = None, *, by: str = "started_at", descending: bool = True, limit: int | None = None, offset: int = 0
+    ) -> list[str]:
+        """The ids of runs in the order of a column of theirs that is no long text; newest first where it is the same, and last where
+        it is unknown. At most `limit` of them, after the first `offset`."""
+        from .tables import TABLES
+
+        table = TABLES[RunRecord]
+        column = next((one for one in table.columns if one.name == by and not one.metadata["long"]), None)
+        if column is None:
+            raise ErrorConfig(f"runs are ordered by a column that is no long text, such as started_at or cost_usd; got {by!r:.80}")
+        way, fold = "DESC" if descending else "ASC", " COLLATE NOCASE" if kind_of(column)[0] == "str" else ""
+        order = f"run.{by}{fold} {way}, run.started_at DESC, run.run_id DESC"
+        if by == "started_at":  # as an index has it
+            order = f"run.started_at {way}, run.run_id {way}"
+        elif kind_of(column)[1]:
+            order = f"run.{by} IS NULL, {order}"
+        part = f"LIMIT {-1 if limit is None else limit:d} OFFSET {offset:d}"
+        return [run_id for (run_id,) in self._runs_sql(f"SELECT run.run_id FROM runs AS run WHERE {{}} ORDER BY {order} {part}", where)]
+
+    def run_count(self, where: Selection | None = None) -> int:
+        return sum(number for (number,) in self._runs_sql("SELECT count(*) FROM runs AS run WHERE {}", where))
+
+    def run_values(self, column: str, limit: int) -> list[str]:
+        """The texts that most runs have in a column, the most frequent first."""
+        known = [one.name for one in columns(RunRecord) if kind_of(one)[0] == "str" and not one.metadata["long"]]
+        if column not in known:
+            raise ErrorConfig(f"values are of one of {', '.join(known)}; got {column!r:.80}")
+        sql = f"SELECT run.{column} FROM runs AS run WHERE {{}} AND run.{column} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {limit:d}"
+        return [value for (value,) in self._runs_sql(sql, None)]
+
+    def _runs_sql(self, sql: str, where: Selection | None) -> list[tuple[Any, ...]]:
+        """What a query finds that has `{}` for the condition."""
+        if not self._database.exists():
+            return []
+        condition, given = ("1", []) if where is None else where.sql()
+        with self._database.read() as connection:
+            if where is not None:
+                where.prepare(connection)
+            return connection.execute(sql.format(condition), given).fetchall()
 
     # ---- what replay serves -----------------------------------------------------------------------------------
 
@@ -344,10 +399,25 @@ class RunStore:
 _APART = ("content", "tool_calls")
 """What of an answer is in the message it becomes, too, and is stored once for both."""
 
-VERSION = 3
+VERSION = 4
 """Of the schema. Raise it with every change of a record class or of `tables.py`."""
 
 _default: RunStore | None = None
+_listeners: list[Callable[[RunRecord], object]] = []
+
+
+def on_save(listener: Callable[[RunRecord], object]) -> Callable[[], None]:
+    """Calls `listener` after each `save` of this process, into whichever file, with the run as it was saved; returns what ends that.
+
+    It is called by the thread that saved, which waits for it, so it should only take note. What it raises is dropped.
+    """
+    _listeners.append(listener)
+
+    def end() -> None:
+        with suppress(ValueError):
+            _listeners.remove(listener)
+
+    return end
 
 
 def default_store() -> RunStore | None:

@@ -266,7 +266,8 @@ class Table:
         present = {column[1] for column in connection.execute(f"PRAGMA table_info({before})")}
         wanted = [name for name in [*self.sql_names, *self._extra] if name in present]
         places = {name: place for place, name in enumerate(wanted)}
-        apart = all(name in places for name in self.sql_names[len(self.names) :])
+        body_names = self.sql_names[len(self.names) :]
+        apart = any(name in places for name in body_names)
         keys = keys_in_use()
         cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM {before}")
         while rows := cursor.fetchmany(2048):
@@ -276,7 +277,10 @@ class Table:
                 row = [old[places[name]] if name in places else None for name in self.names]
                 row = [default if value is None and index not in self.longs else value for index, (value, default) in enumerate(zip(row, self.defaults, strict=True))]
                 row = self._without_keys(row, keys)
-                row = [*row, *(old[places[name]] for name in self.sql_names[len(self.names) :])] if apart else self._apart(row, Keeping(), bodies, keys)
+                if apart:  # a text of a column that is new has none
+                    row += [old[places[name]] if name in places else None for name in body_names]
+                else:
+                    row = self._apart(row, Keeping(), bodies, keys)
                 new.append([*row, *(old[places[name]] if name in places else 0 for name in self._extra)])
             store_bodies(connection, bodies)
             connection.executemany(self.upsert_sql, new)

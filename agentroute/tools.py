@@ -17,6 +17,7 @@ from ._threads import run_in_thread
 from .annotations import namespace_of
 from .context import Context
 from .definitions import layers
+from .displayed import Displayed
 from .errors import ErrorConfig
 from .message import ToolCall
 from .result_text import MAX_RESULT, result_text
@@ -69,7 +70,7 @@ def check_function(what: str, value: Any, *arguments: str, instead: str = "") ->
     raise ErrorConfig(f"{expected}; this one takes ({takes})")
 
 
-class Tool:
+class Tool(Displayed):
     """A function offered to a model. It stays callable as the function it was made from.
 
     Args:
@@ -172,7 +173,20 @@ class Tool:
         return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"Tool({self.name!r})"
+        known = self.__dict__  # one whose constructor has failed must still be printable in a traceback
+        parts = [repr(known.get("name")), *([f"parameters=[{', '.join(names)}]"] if (names := self._parameter_names()) else [])]
+        if approval := known.get("needs_approval"):
+            parts.append(f"needs_approval={True if approval is True else getattr(approval, '__name__', '…')}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _parameter_names(self) -> list[str]:
+        """What a model may give; empty where that cannot be told."""
+        try:
+            if self._given_schema is not None:
+                return list(map(str, self._given_schema.get("properties", ())))
+            return list(signature_of(self.fn, self.name, self._names).parameters)
+        except Exception:  # a repr never raises
+            return []
 
     @cached_property
     def _signature(self) -> Signature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cut", "escaped", "one_line", "visible"]
+__all__ = ["cut", "escaped", "one_line", "short_repr", "visible"]
 
 # Colours and other SGR sequences say nothing about the content. Everything else that moves a cursor, hides text or turns
 # its direction is shown as the escape a programmer would write. Joiners stay inside scripts and emoji that need them.
@@ -47,3 +47,12 @@ def one_line(text: str, limit: int) -> str:
     """`text` as one visible line of about `limit` characters, its end replaced by `…` where it is longer."""
     line = " ".join(visible(text[: limit * 2]).split())
     return line if len(line) <= limit and len(text) <= limit * 2 else line[: limit - 1].rstrip() + "…"
+
+
+def short_repr(value: object, limit: int) -> str:
+    """`repr(value)` as one visible line of about `limit` characters; of a value that cannot say it, its class. Never raises."""
+    try:
+        text = repr(value[: limit * 2] if isinstance(value, str | bytes) else value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return one_line(text, limit)

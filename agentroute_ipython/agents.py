@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,9 +46,10 @@ class Agents:
         self._in_ram: dict[str, Any] = {}  # what --memory ram keeps, by agent
         self._in_files: dict[Path, MemorySQLite] = {}
 
-    def define(self, name: str, options: Options) -> Agent[Any]:
+    def define(self, name: str, options: Options, without: Collection[str] = ()) -> Agent[Any]:
         """(Re)defines an agent, its memory empty; a variable that holds an Agent is bound to a changed copy of it. What
-        the options leave open stays as it was: a limit or a tool is never dropped by not being mentioned.
+        the options leave open stays as it was: a limit or a tool is never dropped by not being mentioned, only by being
+        named in `without`.
 
         Raises:
             ErrorConfig: something named in the options is not there or of no use; nothing has changed.
@@ -58,7 +59,7 @@ class Agents:
             _check(agent)
             self._bind(name, agent)
         else:
-            options = options.over(self._defined.get(name, Options()))
+            options = options.over(replace(self._defined.get(name, Options()), **dict.fromkeys(without)))
             agent = self._make(name, options, None)
             _check(agent)
             self._defined[name] = options
@@ -97,6 +98,16 @@ class Agents:
 
         held = [name for name, value in self._names().items() if passes(_is(Agent), value) and not name.startswith("_")]
         return sorted({*held, *self._defined})
+
+    def written(self, name: str) -> Options | None:
+        """What cells have defined the agent by, all together; None where none has."""
+        return self._defined.get(name)
+
+    def listed(self) -> str:
+        """A line for a message that says which agents there are."""
+        names = self.known()
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        return f"\nAgents of this notebook: {shown}" if names else "\nThere are no agents yet."
 
     def all(self) -> dict[str, tuple[Agent[Any] | ErrorConfig, str]]:
         """Every agent by name, with what it was defined by; an error in its place says why it cannot be made any more."""
@@ -181,7 +192,7 @@ def passes(test: Callable[[Any], object], value: object) -> bool:
 
 
 def _is(kind: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kind)
+    return lambda value: issubclass(type(value), kind)  # isinstance would ask the object for its __class__
 
 
 def kind_of(value: object) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 from agentroute.errors import ErrorConfig
 
 __all__ = [
-    "FILTERS", "OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse",
+    "APPROVALS", "FILTERS", "OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse",
     "parse_filters",
 ]  # fmt: skip
 
-RESERVED = ("budget", "cost", "help", "list", "runs", "show")
+RESERVED = ("budget", "cost", "diff", "doctor", "edit", "help", "last", "list", "runs", "show", "stop")
 """Words of `%agent` itself; no agent can be called so."""
 
 _LOOKS_LIKE_OPTION = re.compile(r"-{1,2}[^\W\d]")
@@ -77,16 +77,32 @@ class Options:
 
 @dataclass(frozen=True)
 class Arguments:
-    """A parsed line. `name` is empty when none was given; `text` is what follows NAME on an `%agent` line, unchanged."""
+    """A parsed line. `names` is empty when none was given; `text` is what follows NAME on an `%agent` line, unchanged."""
 
-    name: str = ""
+    names: tuple[str, ...] = ()
     options: Options = Options()
     bind: str | None = None
     define: bool = False
+    background: bool = False
+    models: tuple[str, ...] = ()
+    """The models that are compared; empty where each agent is asked with its own."""
+    samples: int = 1
+    """How often each is asked."""
+    approval: str | None = None
+    """Who approves of calls in this run; None is as the notebook does."""
     record: bool = True
     replay: str | None = None
     """How this run is replayed, `fresh` also where `--fresh` was written; None is as the notebook does."""
     text: str = ""
+
+    @property
+    def name(self) -> str:
+        """The first name; empty when none was given."""
+        return self.names[0] if self.names else ""
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.names) * max(len(self.models), 1) * self.samples
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -148,6 +164,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _model_list(text: str) -> tuple[str, ...]:
+    models = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not models:
+        raise ErrorConfig("needs models, such as openai/gpt-4.1,anthropic/claude-sonnet-4; got none")
+    return models
+
+
 def _tag(text: str) -> tuple[tuple[str, str], ...]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
@@ -155,12 +178,24 @@ def _tag(text: str) -> tuple[tuple[str, str], ...]:
     return ((name.strip(), value.strip()),)
 
 
+def _one_of(modes: Sequence[str], text: str) -> str:
+    if text not in modes:
+        raise ErrorConfig(f"needs {', '.join(modes[:-1])} or {modes[-1]}; got {_cut(text)}{nearest(text, modes)}")
+    return text
+
+
 def _replay_mode(text: str) -> str:
     from agentroute.replays import MODES
 
-    if text not in MODES:
-        raise ErrorConfig(f"needs {', '.join(MODES[:-1])} or {MODES[-1]}; got {_cut(text)}{nearest(text, MODES)}")
-    return text
+    return _one_of(MODES, text)
+
+
+APPROVALS = ("auto", "button", "input", "deny", "allow")
+"""Who approves of calls that need approval: see the trait `approval`."""
+
+
+def _approval(text: str) -> str:
+    return _one_of(APPROVALS, text)
 
 
 _HISTORIES = ("window", "truncate")
@@ -188,6 +223,10 @@ OPTIONS = (
     Option("max-tokens", "N", "most tokens in one answer of the model", _whole(1, 1000)),
     Option("memory", "WHERE", "keep the conversation between cells: ram, the path of a file, or a variable that holds a memory", _text),
     Option("history", "POLICY", "which earlier messages are sent: window:N messages, truncate:N tokens, or a variable that holds a policy", _history),
+    Option("models", "A,B", "ask each of these models and compare the answers", _model_list, many=True, commas=True),
+    Option("samples", "N", "ask N times and compare the answers", _whole(1, 3), "-n"),
+    Option("background", "", "run on while other cells run; %agent stop NAME ends it, %agent show last shows it", _text),
+    Option("approval", "MODE", "who approves of calls of tools that need it: auto, button, input, deny or allow", _approval),
     Option("tag", "NAME=VALUE", "a column of the run history, tag_NAME, such as tenant=a; may be given several times", _tag, many=True),
     Option("fresh", "", "ask again also where the answer is paid for already; the new one is replayed from then on", _text),
     Option("replay", "MODE", "on, off, fresh, or only: an answer that is not paid for yet is an error, and nothing is sent", _replay_mode),
@@ -204,6 +243,7 @@ FILTERS = (
     Option("status", "STATUS", "ok, error or interrupted", _text),
     Option("tag", "NAME=VALUE", "runs with this tag; NAME alone: with any value; may be given several times", lambda text: (text,), many=True),
     Option("notebook", "PATH", "runs of this notebook, as agentroute.runs() names it", _text),
+    Option("text", "TEXT", "runs whose prompt or answer holds this, in capitals or not", _text),
 )  # fmt: skip
 """Which runs `%agent runs` and `%agent cost` are about; as the arguments of `agentroute.runs()`."""
 
@@ -253,9 +293,14 @@ class _Line:
             if not self.rest or self.at_option:
                 raise ErrorConfig(f"{option.flag} needs a value: {option.flag} {option.value}")
             value = self.word()
-        while option.commas and self.rest and not self.at_option and (value.endswith(",") or self.rest.startswith(",")):
+        return option, self.list(value) if option.commas else value
+
+    def list(self, begun: str | None = None) -> str:
+        """The words of a list, or what of it comes after `begun`, over the spaces around its commas."""
+        value = self.word() if begun is None else begun
+        while self.rest and not self.at_option and (value.endswith(",") or self.rest.startswith(",")):
             value += self.word()
-        return option, value
+        return value
 
 
 def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] = _text) -> Arguments:
@@ -267,16 +312,16 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     Raises:
         ErrorConfig: a mistake; the message has at most two lines and the nearest right word.
     """
-    words, name, text = _Line(line, _BY_FLAG), "", ""
+    words, names, text = _Line(line, _BY_FLAG), (), ""
     found: dict[str, Any] = {}
     while words.rest:
         if words.at_option:
             option, value = words.option()
             found[option.attribute] = _read(option, fill(value), found.get(option.attribute))
-        elif not name:
-            name = _agent_name(fill(words.word()))
+        elif not names:
+            names = _agent_names(fill(words.list() if not text_follows else words.word()))
         elif not text_follows:
-            raise ErrorConfig(f"unexpected {_cut(words.rest)} after the name {name}; the prompt goes below this line")
+            raise ErrorConfig(f"unexpected {_cut(words.rest)} after the name {','.join(names)}; the prompt goes below this line")
         else:
             text = _free_text(words)
             break
@@ -289,8 +334,13 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
         raise ErrorConfig(
             f"{given} keeps the new answer, and --no-record keeps nothing; leave one of them out (--replay off asks, too)"
         )
+    if "model" in found and "models" in found:
+        raise ErrorConfig("--model and --models both say which model answers; leave one of them out")
+    plain = {name: found[name] for name in ("models", "samples", "approval") if name in found}
     options = Options(**{name: value for name, value in found.items() if name in Options.__dataclass_fields__})
-    return Arguments(name, options, bind, define, record, replay, text)
+    return Arguments(
+        names, options, bind, define, background="background" in found, record=record, replay=replay, text=text, **plain
+    )
 
 
 def parse_filters(line: str) -> tuple[list[str], dict[str, Any]]:
@@ -320,6 +370,13 @@ def _read(option: Option, text: str, before: Any) -> Any:
     except ErrorConfig as error:
         raise ErrorConfig(f"{option.flag} {error}") from None
     return value if before is None else tuple(dict.fromkeys((*before, *value)))
+
+
+def _agent_names(words: str) -> tuple[str, ...]:
+    names = [word.strip() for word in words.split(",")]
+    if len(names) > 1 and not all(names):
+        raise ErrorConfig(f"needs names with a comma between each two, such as support,critic; got {_cut(words)}")
+    return tuple(dict.fromkeys(map(_agent_name, names)))
 
 
 def _agent_name(word: str) -> str:

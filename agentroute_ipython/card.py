@@ -42,6 +42,8 @@ class Card:
     calls: dict[CallKey, ToolCallRecord] = field(default_factory=dict)
     running: set[CallKey] = field(default_factory=set)
     """The tool calls that have begun and not ended."""
+    waiting: list[tuple[str | None, int, str, str]] = field(default_factory=list)
+    """Calls that somebody is asked to approve of now, also those of runs inside tools: run, turn, the provider's id, tool name."""
     state: str = "running"
     error_type: str | None = None
     error_text: str | None = None
@@ -116,6 +118,10 @@ class Card:
 
     def is_running(self, call: ToolCallRecord) -> bool:
         return _key(call) in self.running
+
+    def is_waiting(self, call: ToolCallRecord) -> bool:
+        """Whether somebody is asked to approve of it now."""
+        return (call.run_id, call.turn_index, call.tool_call_id, call.tool_name) in self.waiting
 
     # ------------------------------------------------------------------------------------------------ folding
 

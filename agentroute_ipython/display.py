@@ -17,7 +17,7 @@ from agentroute.records import ToolCallRecord, TurnRecord
 
 from .card import Card
 from .formats import call_text, cut, one_line, visible
-from .plain import CUT_SHORT, call_word, error_name, json_value, maybe_charged, to_text, usage_items, usage_line
+from .plain import CUT_SHORT, call_word, error_name, going_word, json_value, maybe_charged, to_text, usage_items, usage_line
 from .style import STYLE
 
 __all__ = ["to_html", "to_text", "usage_line"]
@@ -229,17 +229,17 @@ def _turn_row(card: Card, turn: TurnRecord) -> str:
 
 
 def _call_row(card: Card, call: ToolCallRecord, limit: int) -> str:
-    running = card.is_running(call)
+    going = going_word(card, call)
     limit = limit if card.ended else 0
     asked, told = _texts(call)
     parts = [_code(asked, limit)]
-    if not running and call.status != "ok":
+    if not going and call.status != "ok":
         word = f"error: {call_word(call)}" if call.status == "error" and call.error_type else call_word(call)
         parts.append(f'<div class="agr-{"dim" if call.status == "interrupted" else "bad"}">{_line(word, 80)}</div>')
-    if not running and call.result_text is not None:
+    if not going and call.result_text is not None:
         parts.append(_code(told, limit, "→ "))
     cost = cost_text(call.cost_usd) if call.cost_usd is not None else ""
-    time = '<b class="agr-busy">running</b>' if running else "" if card.replayed else seconds_text(call.duration_s)
+    time = f'<b class="agr-busy">{going}</b>' if going else "" if card.replayed else seconds_text(call.duration_s)
     return f'<tr><td colspan="3" {_LEFT}>{"".join(parts)}</td>{_cells((cost, time))}</tr>\n'
 
 

@@ -8,18 +8,22 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
-from agentroute.events import AgentEnd, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd
+from agentroute.errors import ErrorConfig
+from agentroute.events import Event, ToolCallStart
 
 from .card import Card
 from .display import to_html, to_text
-from .formats import one_line, unfinished, visible
-from .plain import asked_line, output_text, told_line, usage_line
+from .lines import Lines
 
-__all__ = ["LiveView"]
+if TYPE_CHECKING:
+    from agentroute import Context, ToolCall
 
+__all__ = ["RENDER_MODES", "LiveView"]
+
+RENDER_MODES = ("auto", "html", "text", "off")
 HEARTBEAT_S = 10.0
 """How long a running card may stay as it is; then `tick` draws it anew, so that its seconds go on while nothing happens.
 
@@ -37,22 +41,59 @@ class LiveView:
     is drawn at once, as the tool may hold up both, and counts towards the next redraws. In a terminal, text is
     printed as it comes and nothing is painted twice. `card` is the run so far.
 
-    `shell` is the IPython shell, by default the one that runs. `clock` is a monotonic clock in seconds. The methods may
-    be called from different threads.
+    The methods may be called from different threads.
+
+    Args:
+        shell: the IPython shell, by default the one that runs.
+        render: `auto` is HTML in a kernel and lines in a terminal. `html` is HTML also in a shell that is neither; `text` is lines
+            everywhere; `off` draws nothing until `show_again()` asks for it.
+        clock: a monotonic clock in seconds.
+
+    Raises:
+        ErrorConfig: `render` is another word.
     """
 
-    def __init__(self, *, shell: Any = None, clock: Callable[[], float] = time.monotonic, rate_hz: float = 10) -> None:
-        self.card = Card()
+    def __init__(
+        self, *, shell: Any = None, render: str = "auto", clock: Callable[[], float] = time.monotonic, rate_hz: float = 10
+    ) -> None:
+        if render not in RENDER_MODES:
+            raise ErrorConfig(f"render must be {', '.join(RENDER_MODES[:-1])} or {RENDER_MODES[-1]}; got {render!r:.80}")
+        self.card = self._new_card()
         shell = shell if shell is not None else _running_shell()
-        self._face = _Cell(self.card, shell, clock, 1 / rate_hz) if hasattr(shell, "kernel") else _Terminal(self.card)
+        silent = render == "off"
+        face = (
+            _Cell(self.card, shell, clock, 1 / rate_hz, silent, self._bundle)
+            if _as_html(shell, render)
+            else self._lines(shell, silent)
+        )
+        self._face: Any = face
         self._lock = threading.RLock()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+
+    # What a view of several runs has otherwise
+
+    def _new_card(self) -> Any:
+        return Card()
+
+    def _bundle(self) -> dict[str, str]:
+        return {"text/html": to_html(self.card), "text/plain": to_text(self.card)}
+
+    def _lines(self, shell: Any, silent: bool) -> Any:
+        return Lines(self.card, shell, silent)
 
     def show(self) -> None:
         """Draws the empty card at once."""
         with self._lock:
             self._face.show()
+
+    def show_again(self) -> None:
+        """Draws the run anew in the output of the cell that runs now, and goes on there; the old one stays as it is.
+
+        Also when the run is over, and where `render` is `off`. A terminal prints it as plain text.
+        """
+        with self._lock:
+            self._face.show_again()
 
     def update(self, event: Event) -> None:
         """Takes one event in, and draws when it is time to."""
@@ -79,6 +120,24 @@ class LiveView:
             self.card.abandon("left before its end")
             self._face.close()
 
+    def telling(self, approve: Callable[[Context, ToolCall], Awaitable[Any]]) -> Callable[[Context, ToolCall], Awaitable[Any]]:
+        """`approve`; while it decides, the card says that the call waits for an approval. The next redraw shows it."""
+
+        async def decide(ctx: Context, call: ToolCall) -> Any:
+            asked = (ctx.run_id, ctx.step, call.id, call.name)
+            self._waits(self.card.waiting.append, asked)
+            try:
+                return await approve(ctx, call)
+            finally:
+                self._waits(self.card.waiting.remove, asked)
+
+        return decide
+
+    def _waits(self, change: Callable[[Any], None], asked: Any) -> None:
+        with self._lock:  # drawn by whoever draws the run: this may be the loop's thread, which does not
+            change(asked)
+            self._face.changed()
+
     def _draw_later(self, wait_s: float | None) -> None:
         if wait_s is not None and self._timer is None:
             self._timer = _call_later(wait_s, self._timer_fired)
@@ -91,10 +150,20 @@ class LiveView:
 class _Cell:
     """One display of a kernel, updated in place."""
 
-    def __init__(self, card: Card, shell: Any, clock: Callable[[], float], period_s: float) -> None:
-        self._card, self._shell, self._clock, self._period_s = card, shell, clock, period_s
+    def __init__(
+        self,
+        card: Any,
+        shell: Any,
+        clock: Callable[[], float],
+        period_s: float,
+        silent: bool,
+        bundle: Callable[[], dict[str, str]],
+    ) -> None:
+        self._bundle = bundle
+        self._card, self._shell, self._clock, self._period_s, self._silent = card, shell, clock, period_s, silent
         self._display_id = secrets.token_hex(8)
         self._shown_at: float | None = None
+        self._closed_at: float | None = None
         self._drawn_at: deque[float] = deque(maxlen=BURST + 1)
         """When it was last drawn; the oldest first."""
         self._dirty = False
@@ -103,6 +172,16 @@ class _Cell:
         if self._shown_at is None:
             self._shown_at = self._clock()
             self._draw(self._shown_at, update=False)
+
+    def show_again(self) -> None:
+        """As `show`, in an output of its own; what comes next is drawn there."""
+        self._silent = False
+        self._display_id = secrets.token_hex(8)
+        self._shown_at = self._clock() if self._shown_at is None else self._shown_at
+        self._draw(self._clock(), update=False)
+
+    def changed(self) -> None:
+        self._dirty = True
 
     def update(self, event: Event) -> float | None:
         """Draws, or says in how many seconds that is allowed."""
@@ -129,93 +208,24 @@ class _Cell:
 
     def close(self) -> None:
         self.show()
-        self._draw(self._clock())
+        self._closed_at = self._clock()
+        self._draw(self._closed_at)
 
     def _draw(self, now: float, update: bool = True) -> None:
         assert self._shown_at is not None
         self._drawn_at.append(now)
         self._dirty = False
-        self._card.elapsed_s = now - self._shown_at
-        bundle = {"text/html": to_html(self._card), "text/plain": to_text(self._card)}
-        # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
-        self._shell.display_pub.publish(bundle, {}, transient={"display_id": self._display_id}, update=update)
-
-
-class _Terminal:
-    """Lines and pieces of text, each printed once."""
-
-    def __init__(self, card: Card) -> None:
-        self._card = card
-        self._held = ""
-        """The end of the text so far that only the next piece can explain."""
-        self._line_open = False
-        self._answered = False
-        """Whether what was printed last is text of the model."""
-        self._last = ""
-        """The last character taken in: a joiner is shown or written out according to what stands before it."""
-        self._said = self._thought = 0
-        """The last turn that has printed text, and that has announced its reasoning."""
-
-    def show(self) -> None:
-        """Nothing to draw yet."""
-
-    def update(self, event: Event) -> float | None:
-        match event:
-            case TextDelta():
-                self._said = event.turn
-                self._text(event.delta)
-            case ReasoningDelta() if event.turn != self._thought:
-                self._thought = event.turn
-                self._line("(reasoning)")
-            case TurnEnd():
-                if event.text and self._said != event.record.turn_index:
-                    self._said = event.record.turn_index
-                    self._text(event.text)
-                self._end_line()
-            case ToolCallStart():
-                self._line(asked_line(event.record))
-            case ToolCallEnd():
-                self._line(f"{one_line(event.record.tool_name, 60)} {told_line(event.record, timed=not self._card.replayed)}")
-            case AgentEnd() if self._card.output is not None and self._said != self._card.turn:
-                self._line(visible(output_text(self._card.output)))
-                self._answered = True
-        return None
-
-    def tick(self) -> float | None:
-        return None
-
-    def close(self) -> None:
-        self._end_line()
-        self._line(f"\n{usage_line(self._card)}" if self._answered else usage_line(self._card))
-
-    def _text(self, piece: str) -> None:
-        text = self._held + piece
-        cut = len(text) - unfinished(text)
-        text, self._held = text[:cut], text[cut:]
-        if not text:
+        if self._silent:
             return
-        before = self._last if self._last.isprintable() else ""
-        self._write(visible(before + text)[len(before) :])
-        self._last, self._answered = text[-1], True
+        self._card.elapsed_s = (now if self._closed_at is None else self._closed_at) - self._shown_at
+        # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
+        self._shell.display_pub.publish(self._bundle(), {}, transient={"display_id": self._display_id}, update=update)
 
-    def _line(self, line: str) -> None:
-        self._end_line()
-        self._write(line + "\n")
-        self._answered = False
 
-    def _end_line(self) -> None:
-        if self._held:
-            self._write(visible(self._held))
-            self._held = ""
-        self._last = ""
-        if self._line_open:
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            self._line_open = not text.endswith("\n")
+def _as_html(shell: Any, render: str) -> bool:
+    if hasattr(shell, "kernel"):
+        return render != "text"
+    return render == "html" and hasattr(shell, "display_pub") and not hasattr(shell, "simple_prompt")  # which terminals have
 
 
 def _running_shell() -> Any:

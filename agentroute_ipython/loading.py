@@ -1,4 +1,4 @@
-"""What `%load_ext` brings to a shell, and `%unload_ext` takes away: the magics, how a Result is shown, and an error."""
+"""What `%load_ext` brings to a shell, and `%unload_ext` takes away: the magics, and how an error is shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentroute.errors import ErrorAgent
 from agentroute.store import default_store
 
+from .completion import install, uninstall
 from .magics import AgentMagics
 from .transform import AgentLine
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from IPython.core.interactiveshell import InteractiveShell
-
-    from agentroute import Result
 
 __all__ = ["load", "unload"]
 
@@ -34,8 +33,7 @@ def load(shell: InteractiveShell) -> None:
     magics.begin()
     shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
     shell.input_transformer_manager.token_transformers.append(AgentLine)
-    for formatter, draw in _formatters(shell):
-        formatter.for_type_by_name("agentroute.result", "Result", draw)
+    install(shell, magics)
     if not shell.custom_exceptions:
         shell.set_custom_exc(_SHORTENED, _show_error)  # type: ignore[no-untyped-call]
 
@@ -51,29 +49,10 @@ def unload(shell: InteractiveShell) -> None:
     shell.configurables.remove(magics)
     shell.input_transformers_cleanup.remove(magics.transform)
     shell.input_transformer_manager.token_transformers.remove(AgentLine)
-    for formatter, _ in _formatters(shell):
-        formatter.pop("agentroute.result.Result", None)
+    uninstall(shell)
     if shell.custom_exceptions == _SHORTENED:
         shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
     magics.end()
-
-
-def _result_html(result: Result[Any]) -> str:
-    from .card import Card
-    from .display import to_html
-
-    return to_html(Card.from_result(result))
-
-
-def _result_plain(result: Result[Any], printer: Any, cycle: bool) -> None:
-    from .card import Card
-    from .plain import to_text
-
-    printer.text(to_text(Card.from_result(result)))
-
-
-_RESULT = {"text/html": _result_html, "text/plain": _result_plain}
-"""How a Result is shown that is a cell's value: as its card."""
 
 
 def _show_error(
@@ -100,9 +79,3 @@ def _show_error(
 
 def _module(frame: Any) -> str:
     return str(frame.f_globals.get("__name__", ""))
-
-
-def _formatters(shell: InteractiveShell) -> list[tuple[Any, Any]]:
-    """The shell's formatters that draw a Result, and how."""
-    known = shell.display_formatter.formatters if shell.display_formatter is not None else {}
-    return [(known[mime], draw) for mime, draw in _RESULT.items() if mime in known]

@@ -1,86 +1,78 @@
-"""`%%agent` and `%agent`: parse the cell, find or make the agent, run it, show it. State belongs to one shell's object."""
+"""`%%agent` and `%agent`: parse the cell, find or make the agents, run them, show it. State belongs to one shell's object."""
 
 from __future__ import annotations
 
 import linecache
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.display_functions import display
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import TraitError, Unicode, observe, validate
+from traitlets import Enum, Float, TraitError, Unicode, observe
 
 from agentroute.errors import ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
-from .arguments import FILTERS, RESERVED, Arguments, Options, nearest, option_lines, parse
+from .arguments import APPROVALS, Arguments, Options, nearest, parse
+from .help_text import HELP
 from .interpolation import interpolate
 from .place import Places
 from .replaying import ReplayMode, error_text, replaying
 from .transform import AWAITED, CellTransform
+from .words import do_word
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from agentroute import Agent, Result
+    from agentroute import Agent
+    from agentroute.events import Event
 
-    from .running import Run
+    from .running import Runnable
 
 __all__ = ["AgentMagics"]
 
-HELP = f"""Run an agent on the text of the cell.
-
-    %%agent NAME [options]          the cell below is the prompt
-    Where is order 4821?
-
-    %%agent NAME [options]          text above a line --- is the agent's instructions and (re)defines NAME,
-    You are a support agent.        text below it is the prompt
-    ---
-    Where is order 4821?
-
-    %agent NAME [options] PROMPT    a short prompt on one line
-    %agent list                     the agents of this notebook
-    %agent show NAME                the settings of one
-    %agent budget [USD | off]       what the runs of this kernel may spend together
-    %agent runs [N] [filters]       the last runs of the run history
-    %agent cost [7d] [week] [agent] what the runs of the last 30 days (or 7d, all) cost, by day and model (or week, month, agent)
-
-NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
-model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
-run only, unless the cell has a --- and so defines it anew: what its first line does not say stays as it was.
-A line \\--- stands for a line --- of the text itself.
-
-Options:
-{option_lines()}
-
-Filters of %agent runs and %agent cost:
-{option_lines(FILTERS)}
-
-{{name}} is filled from the notebook's variables, once; {{{{name}}}} gives a literal {{name}}; other braces stay.
-A restarted notebook replays the answers that are paid for, also those of other notebooks that asked the same; a cell
-that is run again in the same kernel asks again. (Frontends that do not tell cells apart, such as nbclient, papermill and
-consoles, replay the n-th run of a text; --fresh asks in any case.) Equal prompts asked at the same time share one answer.
-%config AgentMagics.replay = "on", "off", "only" or "fresh" says otherwise, for the notebook.
-
-`_agent` is the Result of the last %%agent or %agent run, also the partial one of a run that failed or was stopped.
-
-Example:
-
-    %%agent support --model anthropic/claude-sonnet-4 --tools order_status,refund --max-cost 0.25
-    You are a concise, accurate support agent.
-    ---
-    Where is order 4821?
-"""
+RECORDS = ("all", "metadata", "off")
+RENDERS = ("auto", "html", "text", "off")
+MOST_COMPARED = 12
+"""Runs of one cell that are compared."""
 
 _SEPARATOR = re.compile(r"^---[ \t\r]*$", re.MULTILINE)
 _ESCAPED = re.compile(r"^\\(\\*---[ \t\r]*)$", re.MULTILINE)
-_HELP = ("help", "--help", "-h")
+_HELP = ("--help", "-h")
+_ASKED = Callable[[], AsyncGenerator["Event", None]]
+
+
+class OneOf(Enum):  # type: ignore[type-arg]
+    """A trait with a few values, which names the nearest one when it is given another."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        if value not in self.values:
+            raise TraitError(f"{self.name} must be one of {', '.join(self.values)}; got {value!r:.80}{nearest(str(value), self.values)}")
+        return str(value)
+
+
+class BudgetLimit(Float):  # type: ignore[type-arg]
+    """The trait `budget`: the limit of what the runs of this process may spend, whoever has set it; None where there is none."""
+
+    def get(self, obj: Any, cls: Any = None) -> float | None:
+        from agentroute.budgets import process_budget
+
+        budget = process_budget()
+        return None if budget is None else budget.limit
+
+    def set(self, obj: Any, value: Any) -> None:
+        from agentroute.budgets import Budget, set_budget
+
+        try:
+            set_budget(None if value is None else Budget(value))
+        except ErrorConfig as error:
+            raise TraitError(str(error)) from None
 
 
 @magics_class
@@ -96,7 +88,23 @@ class AgentMagics(Magics):
         "what is not kept is an error. fresh: every request is sent, and its answer kept. $AGENTROUTE_REPLAY is the default, "
         "else on; in a terminal off."
     ).tag(config=True)
-    record_content = Unicode("all", help="all, or metadata: the run history keeps figures only, and no text.").tag(config=True)
+    approval = OneOf(
+        APPROVALS,
+        "auto",
+        help="Who approves of calls of tools that need approval, where the agent has no approve= of its own. auto: buttons where they "
+        "can be clicked while a cell runs, else a question at the prompt; where nobody can answer, they are denied. button, input: "
+        "only so. deny, allow: nobody is asked.",
+    ).tag(config=True)
+    max_cost = Float(
+        None, allow_none=True, min=0, help="Most USD that one run of a cell may spend, of agents with no max_cost of their own."
+    ).tag(config=True)
+    budget = BudgetLimit(None, allow_none=True, help="USD that all runs of this kernel may spend together, from now on.").tag(config=True)
+    record = OneOf(
+        RECORDS, "all", help="What the run history keeps: all, metadata (figures, and no text), or off (nothing)."
+    ).tag(config=True)
+    render = OneOf(
+        RENDERS, "auto", help="How runs are drawn: auto (html in a notebook, text in a terminal), html, text, or off."
+    ).tag(config=True)
 
     store: RunStore
     """What records the runs of the notebook."""
@@ -109,17 +117,19 @@ class AgentMagics(Magics):
         self.transform = CellTransform(shell)
         self.places = Places(shell)
         self._at_end = ExitStack()
-        self.store = RunStore(record_content=self.record_content)
+        self.store = self._new_store()
+        self.last: Any = None
+        """The view of the last run of a cell."""
         with _mistakes():
             _ = self.replay  # a mistake in the environment is told before anything has changed
-        self._agents = Agents(self._names, self._bind, lambda: self.model)
+        self.agents = Agents(self._names, self._bind, lambda: self.model)
 
     def begin(self) -> None:
         """From now on every run is recorded; in a kernel it also has its place in the notebook, and is replayed as `replay`
         says. What somebody has set before stays."""
         from agentroute.replays import set_default_replay
 
-        if default_store() is None:
+        if default_store() is None and self.record != "off":
             set_default_store(self.store)
         self._at_end.callback(self._stop_recording)
         if hasattr(self.shell, "kernel"):
@@ -144,28 +154,23 @@ class AgentMagics(Magics):
             set_default_store(None)
         self.store.close()
 
-    @validate("record_content")
-    def _checked(self, proposal: Any) -> str:
-        from agentroute.keeping import CONTENTS
+    def _new_store(self) -> RunStore:
+        return RunStore(record_content="metadata" if self.record == "metadata" else "all")
 
-        value = proposal["value"]
-        if value not in CONTENTS:
-            raise TraitError(f"record_content must be one of {', '.join(CONTENTS)}; got {value!r:.80}{nearest(value, CONTENTS)}")
-        return str(value)
-
-    @observe("record_content")
-    def _record_content_changed(self, change: Any) -> None:
-        if self.has_begun:
-            before, self.store = self.store, RunStore(record_content=change["new"])
-            if default_store() is before:
-                set_default_store(self.store)
-            before.close()
+    @observe("record")
+    def _record_changed(self, change: Any) -> None:
+        if not self.has_begun:
+            return
+        before, self.store = self.store, self._new_store()
+        if default_store() in (before, None):
+            set_default_store(None if change["new"] == "off" else self.store)
+        before.close()
 
     @no_var_expand
     @line_cell_magic
     def agent(self, line: str, cell: str | None = None) -> None:
         with _mistakes():
-            run = self._prepare(line, cell)
+            run = self._prepare(line, cell, here=False)
         if run is not None:
             from .running import run_beside
 
@@ -177,25 +182,25 @@ class AgentMagics(Magics):
         """What a rewritten cell awaits: as `agent`, on the kernel's own loop."""
         self._show_cell_as_written(sys._getframe(1).f_code.co_filename)
         with _mistakes():
-            run = self._prepare(line, cell)
+            run = self._prepare(line, cell, here=True)
         if run is not None:
             from .running import run_here
 
             await run_here(run)
 
-    def _prepare(self, line: str, cell: str | None) -> Run | None:
-        """The run that the cell asks for, or None when it asked for something that is done by now.
+    def _prepare(self, line: str, cell: str | None, *, here: bool) -> Runnable | None:
+        """The run that the cell asks for, or None when it asked for something that is done by now, or has begun by itself.
 
         Raises:
             ErrorConfig: a mistake in the cell; nothing was sent, nothing has changed.
         """
-        if (cell is None or line.strip() in _HELP[1:]) and self._word(line):
+        if (cell is None or line.strip() in _HELP) and do_word(self, line):
             return None
         fill = partial(interpolate, names=self._names())
         arguments = parse(line, text_follows=cell is None, fill=fill)
-        if not arguments.name:
-            raise ErrorConfig(f"which agent? %%agent NAME{self._known()}")
-        self._check_bind(arguments.bind)
+        if not arguments.names:
+            raise ErrorConfig(f"which agent? %%agent NAME{self.agents.listed()}")
+        self._check(arguments)
         text = arguments.text if cell is None else cell
         if arguments.define:
             self._define(arguments, fill(_trimmed(text if cell is None else _unescaped(text))))
@@ -207,95 +212,119 @@ class AgentMagics(Magics):
             hint = "\nTo define the agent without running it: --define" if separator else ""
             raise ErrorConfig(f"the prompt is empty; write {where} what to ask{hint}")
         if separator:
-            agent = self._agents.define(arguments.name, _with_instructions(arguments.options, instructions))
-        else:
-            agent = self._agents.get(arguments.name, arguments.options)
-        return self._run(agent, prompt, arguments)
+            if len(arguments.names) > 1:
+                raise ErrorConfig("text above a --- is the instructions of one agent, and the cell names several; define each in a cell of its own")
+            options = _with_instructions(arguments.options, instructions)
+            if arguments.models and arguments.name not in self.agents.known():
+                options = replace(options, model=options.model or arguments.models[0])
+            self.agents.define(arguments.name, options)
+            arguments = replace(arguments, options=Options())
+        run = self._run(prompt, arguments, here or arguments.background)
+        if arguments.background:
+            from .background import start
 
-    def _check_bind(self, name: str | None) -> None:
-        if name is not None and self._agents.held(name):
+            start(run, ",".join(arguments.names), self.shell)
+            return None
+        return run
+
+    def _check(self, arguments: Arguments) -> None:
+        name = arguments.bind
+        if name is not None and self.agents.held(name):
             raise ErrorConfig(f"--as {name}: the variable holds an Agent, which the Result would replace; choose another name")
+        if arguments.n_runs > MOST_COMPARED:
+            raise ErrorConfig(f"{arguments.n_runs} runs in one cell are too many to compare; at most {MOST_COMPARED} are run at once")
 
-    def _run(self, agent: Agent[Any], prompt: str, arguments: Arguments) -> Run:
-        from .live import LiveView
+    def _run(self, prompt: str, arguments: Arguments, can_click: bool) -> Runnable:
+        """One run, or several that are compared."""
+        from .approvals import Approver
         from .running import Run
 
-        def keep(result: Result[Any]) -> None:
-            self.shell.push({"_agent": result}, interactive=False)  # type: ignore[no-untyped-call]
-            if arguments.bind is not None:
-                self._bind(arguments.bind, result)
+        approver = Approver(self.shell, arguments.approval or self.approval, can_click=can_click)
+        if arguments.n_runs == 1:
+            options = arguments.options
+            if arguments.models:
+                options = replace(options, model=arguments.models[0])
+            agent = self.agents.get(arguments.name, options)
+            from .live import LiveView
 
-        events = partial(agent.events, prompt, record=None if arguments.record else False)
-        told = partial(error_text, store=agent.store or default_store(), magic=True, option=arguments.replay, recorded=arguments.record)
-        return Run(replaying(events, arguments.replay), LiveView(shell=self.shell), keep, told)
+            view: Any = LiveView(shell=self.shell, render=self.render)
+            asked = self._asked(agent, prompt, arguments, approver)
+            run: Runnable = Run(asked, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
+        else:
+            from .comparison import Comparison
+            from .comparison_display import ComparisonView
+
+            cases, agent = self._cases(prompt, arguments, approver)
+            view = ComparisonView(shell=self.shell, labels=[case.label for case in cases], render=self.render)
+            run = Comparison(cases, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
+        self.last = view
+        return run
+
+    def _cases(self, prompt: str, arguments: Arguments, approver: Any) -> tuple[list[Any], Agent[Any]]:
+        """What is compared: each agent with each model, so many times; and the first of the agents."""
+        from agentroute.config import without_password
+        from agentroute.run_spec import new_run_id
+
+        from .comparison import Case
+
+        comparison, cases, first = {"comparison": new_run_id()}, [], None
+        for name in arguments.names:
+            for model in arguments.models or (None,):
+                agent = self.agents.get(name, arguments.options if model is None else replace(arguments.options, model=model))
+                first = first or agent
+                asked = [name] if len(arguments.names) > 1 else []
+                asked += [without_password(model)] if model is not None and len(arguments.models) > 1 else []
+                for sample in range(1, arguments.samples + 1):
+                    label = " ".join([*asked, *([f"#{sample}"] if arguments.samples > 1 else [])])
+                    events = self._asked(agent, prompt, arguments, approver, comparison, "" if sample == 1 else str(sample))
+                    cases.append(Case(label, events))
+        assert first is not None
+        return cases, first
+
+    def _asked(
+        self, agent: Agent[Any], prompt: str, arguments: Arguments, approver: Any, tags: dict[str, str] | None = None, salt: str = ""
+    ) -> _ASKED:
+        """What begins the run; one with a salt has another answer than its like."""
+        events = partial(
+            agent.events,
+            prompt,
+            record=None if arguments.record else False,
+            approve=approver.decide if agent.approve is None else None,
+            max_cost=self.max_cost if agent.max_cost is None else None,
+            tags=tags,
+        )
+        return replaying(events, arguments.replay, salt)
+
+    def _told(self, agent: Agent[Any], arguments: Arguments) -> Callable[[Any], str]:
+        store = agent.store or default_store()
+        return partial(error_text, store=store, magic=True, option=arguments.replay, recorded=arguments.record)
+
+    def _keep(self, bind: str | None, result: Any) -> None:
+        """The Result of a run, or the list of those that were compared."""
+        self.shell.push({"_agent": result}, interactive=False)  # type: ignore[no-untyped-call]
+        if bind is not None:
+            self._bind(bind, result)
 
     def _define(self, arguments: Arguments, text: str) -> None:
         from .tables import model_text
 
-        for flag, given in (("as", arguments.bind), ("no-record", not arguments.record), ("replay", arguments.replay)):
-            if given:
-                flag = "fresh" if given == "fresh" else flag
-                raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
-        agent = self._agents.define(arguments.name, _with_instructions(arguments.options, text))
+        given = {
+            "as": arguments.bind, "no-record": not arguments.record, "fresh" if arguments.replay == "fresh" else "replay": arguments.replay,
+            "background": arguments.background, "models": arguments.models, "samples": arguments.samples > 1, "approval": arguments.approval,
+        }  # fmt: skip
+        for flag in filter(given.get, given):
+            raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
+        if len(arguments.names) > 1:
+            raise ErrorConfig(f"--define defines one agent, got {','.join(arguments.names)}; define each in a cell of its own")
+        agent = self.agents.define(arguments.name, _with_instructions(arguments.options, text))
         tools = f", tools {', '.join(agent.tools_map)}" if agent.tools_map else ""
         print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
 
-    # The words of %agent
-
-    def _word(self, line: str) -> bool:
-        """Whether the line was one of the magic's own words, which is done then."""
-        word, name = [*line.split(maxsplit=1), "", ""][:2]
-        name = name.strip()
-        if word and word not in (*RESERVED, *_HELP):
-            return False
-        if word == "show":
-            self._show(name)
-        elif word == "budget":
-            print(_budget(name))
-        elif word in ("runs", "cost"):
-            self._recorded(word, name)
-        elif name:
-            raise ErrorConfig(f"%agent {word} takes nothing more, got {name[:40]!r}; no agent can be called {word}")
-        elif word == "list":
-            self._list()
-        else:
-            print(HELP)
-        return True
-
-    def _list(self) -> None:
-        from .tables import agents_table
-
-        if agents := self._agents.all():
-            display(agents_table(agents))  # type: ignore[no-untyped-call]
-        else:
-            print("no agents yet; %%agent NAME --model MODEL makes one")
-
-    def _show(self, name: str) -> None:
-        from .tables import settings_table
-
-        agents = self._agents.all()
-        if not name:
-            raise ErrorConfig(f"which agent? %agent show NAME{self._known()}")
-        if name not in agents:
-            raise ErrorConfig(f"no agent called {name}{nearest(name, agents)}{self._known()}")
-        agent, where = agents[name]
-        if isinstance(agent, ErrorConfig):
-            raise agent
-        display(settings_table(agent, where))  # type: ignore[no-untyped-call]
-
-    def _recorded(self, word: str, line: str) -> None:
-        from .recorded import cost_sheet, runs_sheet
-
-        sheet = (runs_sheet if word == "runs" else cost_sheet)(line, default_store() or self.store)
-        if isinstance(sheet, str):
-            print(sheet)
-        else:
-            display(sheet)  # type: ignore[no-untyped-call]
-
-    def _known(self) -> str:
-        names = self._agents.known()
-        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        return f"\nAgents of this notebook: {shown}" if names else "\nThere are no agents yet."
+    def show_last(self) -> None:
+        """Draws the last run of a cell again; while it goes on, it is redrawn there from now on."""
+        if self.last is None:
+            raise ErrorConfig("no run of a cell yet in this kernel; %agent runs lists the run history")
+        self.last.show_again()
 
     # The shell
 
@@ -355,28 +384,3 @@ def _with_instructions(options: Options, text: str) -> Options:
     if text and options.instructions is not None:
         raise ErrorConfig("the instructions are given twice: as --instructions and as text of the cell; leave one out")
     return Options(instructions=text or None).over(options)
-
-
-def _budget(amount: str) -> str:
-    """Sets (`5.00`) or lifts (`off`) the budget of this kernel, or only says how it stands."""
-    from agentroute import set_budget
-    from agentroute.budgets import process_budget
-    from agentroute.figures import cost_text
-
-    amount = amount.strip().removeprefix("$")
-    if amount == "off":
-        set_budget(None)
-        return "no budget: runs of this notebook may spend what their own max_cost allows"
-    if amount:
-        try:
-            number = float(amount)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < 10**9:
-            raise ErrorConfig(f"%agent budget needs an amount of USD, such as 5.00, or off; got {amount[:40]!r}")
-        set_budget(number)
-    budget = process_budget()
-    if budget is None:
-        return "no budget; %agent budget 5.00 lets the runs of this notebook spend $5 together"
-    uncertain = f", {cost_text(budget.uncertain)} uncertain" if budget.uncertain else ""
-    return f"{cost_text(budget.left)} left of {cost_text(budget.limit)} ({cost_text(budget.spent)} spent{uncertain})"

@@ -19,6 +19,7 @@ __all__ = [
     "call_word",
     "error_line",
     "error_name",
+    "going_word",
     "json_value",
     "maybe_charged",
     "output_text",
@@ -30,6 +31,7 @@ __all__ = [
 
 TEXT = 4000
 """Characters of the answer in the plain form; the Result has all of them."""
+WAITS = "waits for your approval"
 CALLS = 20
 """Tool calls that are listed in the plain form."""
 CUT_SHORT = {"length": "cut off at the token limit", "content_filter": "stopped by the content filter"}
@@ -72,6 +74,8 @@ def usage_items(card: Card) -> list[str]:
 
 def _state(card: Card) -> str:
     """`done`, `done, cut off at the token limit`, `done, empty answer`, `failed`, …"""
+    if card.waiting and not card.ended:
+        return WAITS
     if card.state != "done":
         return card.state
     less = CUT_SHORT.get(card.turns[-1].finish_reason or "") if card.turns else None
@@ -82,7 +86,14 @@ def _state(card: Card) -> str:
 
 def call_line(card: Card, call: ToolCallRecord) -> str:
     """`order_status(order_id="4821") -> shipped, 0.2 s`"""
-    return f"{asked_line(call)} {'running' if card.is_running(call) else told_line(call, timed=not card.replayed)}"
+    return f"{asked_line(call)} {going_word(card, call) or told_line(call, timed=not card.replayed)}"
+
+
+def going_word(card: Card, call: ToolCallRecord) -> str:
+    """What a call that has not ended does; an empty string for one that has."""
+    if not card.is_running(call):
+        return ""
+    return WAITS if card.is_waiting(call) else "running"
 
 
 def asked_line(call: ToolCallRecord) -> str:

@@ -22,7 +22,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from agentroute import RunStore
 
-__all__ = ["Sheet", "cost_sheet", "runs_sheet"]
+__all__ = ["RUNS", "Column", "Sheet", "cost_sheet", "no_runs", "run_cells", "runs_sheet", "saved_more", "sheet_of_runs", "stored_runs"]
 
 RUNS = 20
 """Runs that are listed when no number is given."""
@@ -49,7 +49,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with a title, as text and as HTML. `rows` and `foot` are HTML, made of escaped text; `text` is all of it as text."""
+    """A table with a title, as text and as HTML. `rows`, `foot` and `above` are HTML, made of escaped text; `text` is all of it as text."""
 
     title: str
     columns: Sequence[Column]
@@ -57,6 +57,10 @@ class Sheet:
     text: Table
     foot: Sequence[str] = ()
     note: str = ""
+    above: str = ""
+    """What comes between the title and the table."""
+    mark: str = ""
+    """One more class, by which a script finds it."""
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, (self.title, repr(self.text), self.note)))
@@ -67,8 +71,8 @@ class Sheet:
         foot = f"<tfoot>{self._row(self.foot)}</tfoot>" if self.foot else ""
         note = f"<p>{_text(self.note)}</p>" if self.note else ""
         return (
-            f'<section class="agr agr-sheet mathjax_ignore tex2jax_ignore"><style>{SHEET_STYLE}</style>\n'
-            f'<div class="agr-run"><div>{_text(self.title)}</div>\n<div class="agr-steps"><table>\n'
+            f'<section class="{" ".join(filter(None, ("agr agr-sheet", self.mark)))} mathjax_ignore tex2jax_ignore"><style>{SHEET_STYLE}</style>\n'
+            f'<div class="agr-run"><div>{_text(self.title)}</div>\n{self.above}<div class="agr-steps"><table>\n'
             f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>{foot}</table></div>{note}</div>\n</section>"
         )
 
@@ -119,24 +123,45 @@ def runs_sheet(line: str, store: RunStore) -> Sheet | str:
         filters[name] = int(word) if number else word
     filters.setdefault("limit", RUNS)
     where = _selection("%agent runs", _RUNS_USAGE, words, filters)
-    runs = _runs(store, where)[::-1]
+    runs = stored_runs(store, where)[::-1]
     if not runs:
-        return _nothing(store, "%agent runs")
+        return no_runs(store, "%agent runs")
     more = " of them" if len(runs) == where.limit and filters.keys() - {"limit"} else ""
     title = f"The last {plural(len(runs), 'run')}{more}" if len(runs) == where.limit else plural(len(runs), "run")
-    uncertain = _saved_more(store, where)
-    heads = ("started", "agent", "model", "prompt", "status", "turns", "tokens", "cost", "run_id")
     note = 'agentroute.runs() has all columns, agentroute.messages(run_id="…") what was said in one'
+    return sheet_of_runs(runs, saved_more(store, where), title, note)
+
+
+def sheet_of_runs(runs: Sequence[RunRecord], uncertain: set[str], title: str, note: str, mark: str = "") -> Sheet:
+    """These runs in their order; `uncertain` as of `saved_more`."""
+    heads = ("started", "agent", "model", "prompt", "status", "turns", "tokens", "cost", "run_id")
     return Sheet(
         title,
         _RUNS_COLUMNS,
         [_run_html(run, run.run_id in uncertain) for run in runs],
         Table([_run_text(run, run.run_id in uncertain) for run in runs], heads, (5, 6, 7)),
         note=note,
+        mark=mark,
     )
 
 
-def _runs(store: RunStore, where: Selection) -> list[RunRecord]:
+def run_cells(run: RunRecord, uncertain: bool) -> dict[str, str]:
+    """What is shown of a run, as words in one line each."""
+    return {
+        "started": _started(run),
+        "agent": one_line(run.agent_name, 40),
+        "model": one_line(run.request_model, 40),
+        "prompt": one_line(run.prompt_text, 90),
+        "answer": one_line(run.output_text or "", 90),
+        "status": one_line(_status(run), 60),
+        "turns": count_text(run.n_turns),
+        "tokens": _tokens(run),
+        "cost": _cost(run),
+        "replayed": _replayed(run, uncertain),
+    }
+
+
+def stored_runs(store: RunStore, where: Selection) -> list[RunRecord]:
     names = list(RunRecord.__dataclass_fields__)
     rows = [dict(zip(names, row, strict=True)) for row in store.select(RunRecord, where=where)]
     return [RunRecord(**{**row, "started_at": _EPOCH + timedelta(microseconds=row["started_at"])}) for row in rows]
@@ -194,7 +219,7 @@ def _at_least(more: bool) -> str:
     return "at least " if more else ""
 
 
-def _saved_more(store: RunStore, where: Selection) -> set[str]:
+def saved_more(store: RunStore, where: Selection) -> set[str]:
     """The runs that were spared more than their `cost_saved_usd` says: nobody knows what some answer they replayed had cost."""
     replayed = [run_id for run_id, number in store.select(RunRecord, where=where, columns=["run_id", "n_replayed"]) if number]
     if not replayed:
@@ -228,9 +253,9 @@ def cost_sheet(line: str, store: RunStore) -> Sheet | str:
 
     frame = cost(by, store=store, tz="local", **filters)
     if not len(frame):
-        return _nothing(store, "%agent cost")
+        return no_runs(store, "%agent cost")
     frame["saved_more"] = False
-    if runs := sorted(_saved_more(store, where)):
+    if runs := sorted(saved_more(store, where)):
         theirs = cost(by, store=store, tz="local", run_id=runs)[by].itertuples(index=False, name=None)
         more = {tuple(map(_key, group)) for group in theirs}
         frame["saved_more"] = [tuple(map(_key, group)) in more for group in frame[by].itertuples(index=False, name=None)]
@@ -299,7 +324,8 @@ def _selection(magic: str, usage: str, words: Sequence[str], filters: dict[str, 
         raise error
 
 
-def _nothing(store: RunStore, magic: str) -> str:
+def no_runs(store: RunStore, magic: str) -> str:
+    """Why there is no row."""
     if not any(store.select(RunRecord, where=Selection(limit=1), columns=["run_id"])):
         return f"no run is recorded in {store.path} yet; %%agent NAME records one, and so does agent.run(…) in a cell"
     return f"no such run in {store.path}; {magic} without filters shows what there is"

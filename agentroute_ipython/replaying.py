@@ -50,15 +50,18 @@ class ReplayMode(Unicode):  # type: ignore[type-arg]
         return str(value)
 
 
-def replaying(events: Callable[[], AsyncGenerator[Event, None]], mode: str | None) -> Callable[[], AsyncGenerator[Event, None]]:
-    """What begins a run, with `mode` for it and the runs its tools begin; None is as the notebook replays."""
-    if mode is None:
+def replaying(
+    events: Callable[[], AsyncGenerator[Event, None]], mode: str | None, salt: str = ""
+) -> Callable[[], AsyncGenerator[Event, None]]:
+    """What begins a run, with `mode` for it and the runs its tools begin; None is as the notebook replays. A salt tells runs
+    apart that ask the same."""
+    if mode is None and not salt:
         return events
 
     def begin() -> AsyncGenerator[Event, None]:
-        from agentroute.replays import replay
+        from agentroute.replays import replay, replay_now
 
-        with replay(mode):
+        with replay(mode or replay_now(), salt=salt):
             return events()
 
     return begin

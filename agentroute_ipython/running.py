@@ -8,6 +8,8 @@
 Both look every tenth of a second whether Stop was pressed: an idle loop would not notice it before its next event, and
 a kernel that awaits takes one interrupt only. The first one cancels the run and waits for it; the second gives it up.
 Where code blocks the kernel's loop, nothing looks any more: then the second one breaks into that code.
+
+A run that has to ask somebody does so through the cell that waits for it (`asking.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -30,9 +32,10 @@ from agentroute.errors import ErrorAgent, ErrorInterrupted
 from agentroute.events import AgentEnd, AgentStart, Event
 from agentroute.result import Result
 
+from .asking import CellOfLoop, CellOfThread, ToDo, WaitingCell, waiting_cell
 from .formats import one_line
 
-__all__ = ["Interrupted", "Run", "View", "run_beside", "run_here"]
+__all__ = ["Interrupted", "Run", "Runnable", "Stops", "View", "run_beside", "run_here", "supervised"]
 
 TICK_S = 0.1
 BLOCKED_S = 0.25  # a loop that has not ticked for so long is taken to be blocked
@@ -45,6 +48,32 @@ class View(Protocol):
     def update(self, event: Event) -> None: ...
     def tick(self) -> None: ...
     def close(self) -> None: ...
+
+
+class Runnable(Protocol):
+    """What a cell runs, in front or in the background: a `Run`, or a comparison of several."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the loop has come to it. Cancelled before, it would leave no trace; so that waits."""
+
+    async def consume(self, take: Callable[[Any], None]) -> None:
+        """Runs to the end, on the loop that serves it; each event is given to `take`."""
+
+    def show(self) -> None:
+        """Draws the empty state at once."""
+
+    def tick(self) -> None:
+        """Draws what has not been drawn yet. Called about ten times a second."""
+
+    def take(self, event: Any) -> None:
+        """Draws one event, in the thread that draws."""
+
+    def finish(self) -> None:
+        """Draws the last state, and keeps what there is of a run that did not end by itself. Called once, always."""
+
+    def fail(self) -> None:
+        """Fails the cell when the run was stopped or has failed."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -126,41 +155,64 @@ class Run:
             raise in_few_lines(error, self._told(error))
 
 
-async def run_here(run: Run) -> None:
+async def run_here(run: Runnable) -> None:
     """Runs on the loop of the caller, to the end.
 
     Raises:
         Interrupted: it was stopped. ErrorAgent: it failed; IPython shows it in two lines.
     """
     interrupts = _Interrupts(on_loop_of=asyncio.current_task())
-    task = None
     try:
         with interrupts:
             run.show()
-            task = asyncio.create_task(run.consume(run.take))
-            stopping = _Stopping(task.cancel)
-            while not task.done() and not stopping.given_up(interrupts.count, run.begun):
-                try:
-                    await asyncio.wait({task}, timeout=TICK_S)
-                except asyncio.CancelledError:
-                    interrupts.count += 1
-                interrupts.ticked()
-                run.tick()
-        if task.done() and not task.cancelled():
-            task.result()
+            await supervised(run, interrupts, CellOfLoop())
     finally:
-        if task is not None and not task.done():
-            task.cancel()
-            task.add_done_callback(_forget)
         run.finish()
     run.fail()
 
 
-def run_beside(run: Run) -> None:
-    """Runs on the background loop while this thread draws, to the end. Raises as `run_here`."""
-    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+class Stops(Protocol):
+    """How often somebody wanted a run to stop."""
+
+    count: int
+
+    def ticked(self) -> None:
+        """The loop goes round."""
+
+
+async def supervised(run: Runnable, stops: Stops, cell: WaitingCell | None) -> None:
+    """Runs on the loop of the caller until the run has ended or is given up. The caller calls `finish` then."""
 
     async def consume() -> None:
+        waiting_cell.set(cell)
+        await run.consume(run.take)
+
+    task = asyncio.create_task(consume())
+    try:
+        stopping = _Stopping(task.cancel)
+        while not task.done() and not stopping.given_up(stops.count, run.begun):
+            try:
+                await asyncio.wait({task}, timeout=TICK_S)
+            except asyncio.CancelledError:
+                stops.count += 1
+            stops.ticked()
+            run.tick()
+        if task.done() and not task.cancelled():
+            task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
+
+
+def run_beside(run: Runnable) -> None:
+    """Runs on the background loop while this thread draws, to the end. Raises as `run_here`."""
+    interrupts = _Interrupts()
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    """Events; what is to be done in this thread (`ToDo`); None at the end."""
+
+    async def consume() -> None:
+        waiting_cell.set(CellOfThread(events.put, interrupts))
         try:
             await run.consume(events.put)
         finally:
@@ -168,7 +220,6 @@ def run_beside(run: Run) -> None:
 
     if portal().in_its_thread:
         raise RuntimeError("an async tool cannot run an agent cell; use `await agent.arun(...)` there")
-    interrupts = _Interrupts()
     handle = None
     ended = False
     try:
@@ -185,6 +236,8 @@ def run_beside(run: Run) -> None:
                     continue
                 if event is None:
                     ended = handle.wait(1.0)
+                elif isinstance(event, ToDo):
+                    event.work()
                 else:
                     run.take(event)
         if ended:
@@ -230,6 +283,18 @@ class _Interrupts:
         if task is not None and task is not self._cell:
             task.cancel()  # so that what it runs knows the CancelledError for one from outside
             raise asyncio.CancelledError
+
+    @contextmanager
+    def breaking_in(self) -> Iterator[None]:
+        """For as long as this thread asks something, an interrupt is a KeyboardInterrupt again."""
+        if self._before is None:
+            yield
+            return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, self._counted)
 
     def __exit__(self, *error: object) -> None:
         if self._before is not None:

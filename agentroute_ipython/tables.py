@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from agentroute.config import without_password
 
-from .formats import one_line, visible
+from .formats import cut, one_line, visible
 
 if TYPE_CHECKING:
     from agentroute import Agent, ErrorConfig
 
-__all__ = ["Table", "agents_table", "model_text", "settings_table"]
+__all__ = ["Table", "agents_table", "model_text", "settings_table", "shortened"]
+
+TEXT = 2_000
+"""Characters of a setting that are shown."""
 
 _SETTINGS = (
     "description", "instructions", "tools", "output", "max_turns", "max_cost", "retries", "temperature", "max_tokens",
@@ -66,15 +69,15 @@ def agents_table(agents: Mapping[str, tuple[Agent[Any] | ErrorConfig, str]]) -> 
     return Table(rows, ("agent", "model", "tools", "instructions", "defined by"))
 
 
-def settings_table(agent: Agent[Any], where: str) -> Table:
-    """One row a setting that is set."""
-    rows = [("agent", agent.name), ("defined by", where), ("model", model_text(agent))]
+def settings_table(agent: Agent[Any], where: str | None = None) -> Table:
+    """One row a setting that is set; `where` says by what it was defined."""
+    rows = [("agent", one_line(agent.name, 120)), *([("defined by", where)] if where else []), ("model", model_text(agent))]
     if agent.base_url:
         rows.append(("base_url", without_password(agent.base_url)))
     for setting in _SETTINGS:
         value = agent.tools_map if setting == "tools" else getattr(agent, setting)
         if value is not None and value != {} and (setting != "record" or not value):
-            rows.append((setting, _setting_text(value)))
+            rows.append((setting, shortened(_setting_text(value))))
     return Table(rows)
 
 
@@ -86,18 +89,25 @@ def model_text(agent: Agent[Any]) -> str:
     return one_line(f"{getattr(model, 'model_id', '')} ({type(model).__name__})".lstrip(), 120)
 
 
+def shortened(text: str) -> str:
+    """A text of any length as what one cell shows of it: visible, its middle left out where it is long."""
+    head, left_out, tail = cut(text, TEXT)
+    return f"{visible(head)}\n… {left_out:,} characters left out …\n{visible(tail)}" if left_out else visible(text)
+
+
 def _setting_text(value: Any) -> str:
     if isinstance(value, str):
-        return visible(value)
+        return value
     if isinstance(value, dict):  # tools by name, or tags
-        return ", ".join(f"{name}={visible(text)}" if isinstance(text, str) else name for name, text in value.items())
+        return ", ".join(f"{name}={text}" if isinstance(text, str) else name for name, text in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, int | float):
         return f"{value:g}"
-    ours = type(value).__module__.startswith("agentroute.")  # of other classes we cannot know what their repr shows
+    # Of other classes we cannot know what their repr shows; that of a type such as `list[int]` is its name.
+    ours = type(value).__module__.startswith(("agentroute.", "typing", "types"))
     return one_line(repr(value), 120) if ours else type(value).__name__
 
 

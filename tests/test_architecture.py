@@ -11,11 +11,11 @@ import agentroute
 
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
-    ["errors", "message", "content", "figures", "visible", "records", "result_text", "events", "result"],
+    ["displayed", "errors", "message", "content", "figures", "visible", "records", "result_text", "events", "result"],
     ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite", "_network_files", "_connection_pool", "_migrations", "keeping", "selection", "tables", "request_key",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
     ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",
-     "models.local", "models.openrouter", "models.any_tools", "models.retry", "models.routing", "models.fallback", "models", "store"],
+     "models.local", "models.openrouter", "models.catalogue", "models.any_tools", "models.retry", "models.routing", "models.fallback", "models", "store"],
     ["metering", "replays", "replay_layer", "run_spec", "tally", "transcript", "loop", "recorder"],
     ["_arrays", "column_cache", "otel", "frames", "exports", "ledger", "costs", "repricing", "drawings", "plots", "cost_report", "upkeep", "settings", "stream", "agent", "summarize", "testing",
      "cli.terminal", "cli.endpoints", "cli.run", "cli.run_view", "cli.logs", "cli.listing", "cli.login", "cli.doctor", "cli.local", "cli.deploy", "cli.completion", "cli.choosing", "cli.cost_view", "cli.rows", "cli.runs", "cli.commands", "cli",
@@ -60,6 +60,17 @@ def test_a_module_imports_only_from_its_own_level_and_below(name):
     assert name in LEVEL, f"{name} has no level; say in docs/architecture.md and here where it belongs"
     upward = {target for target in imports(name, modules()[name]) if LEVEL.get(target, 99) > LEVEL[name]}
     assert upward == set()
+
+
+def test_only_displayed_knows_the_notebook_package():
+    known = {
+        (name, node.module)
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agentroute_ipython")
+    }
+    assert known == {("displayed", "agentroute_ipython.reprs")}
+    assert not [name for name, path in modules().items() if "import agentroute_ipython" in path.read_text()]
 
 
 def test_only_one_file_speaks_http():

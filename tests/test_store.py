@@ -265,7 +265,7 @@ def test_a_column_added_to_a_record_is_added_to_an_older_file():
 
 def test_a_changed_record_needs_a_migration():
     """When this fails: raise VERSION in store.py, then give the new number of columns here."""
-    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7], 3: [28, 19, 13, 7, 7]}
+    columns_in_version = {1: [21, 16, 12, 7], 2: [21, 17, 12, 7], 3: [28, 19, 13, 7, 7], 4: [29, 19, 13, 7, 7]}
     assert columns_in_version[VERSION] == [len(columns(kind)) for kind in TABLES]
 
 

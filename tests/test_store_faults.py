@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentroute import Agent, RunStore, ToolCall
-from agentroute.records import MessageRecord, RunRecord, ToolCallRecord, TurnRecord
+from agentroute.records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
 from agentroute.testing import ModelScripted
 
 LONG = "A text that is too long to be kept in the row itself. " * 20
@@ -311,6 +311,21 @@ def test_a_history_of_an_older_version_is_upgraded_with_every_row_and_kept_as_it
     with closing(sqlite3.connect(kept)) as old:
         assert old.execute("PRAGMA user_version").fetchone() == (version,)
         assert old.execute("SELECT count(*), max(prompt_text) FROM runs").fetchone() == (3, f"2 {LONG}")
+
+
+def test_a_history_of_version_3_is_upgraded_with_texts_scores_and_answers(store, path):
+    """Written by the version before, and dumped."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(Path(__file__).with_name("older").joinpath("history_v3.sql").read_text())
+    record = store.record("01M816KF25HJZQPNPZTBSTE5AV")
+    assert (record.run.prompt_text, record.run.output_text, record.run.tools_text) == ("go " * 100, "answer " * 80, None)
+    assert (record.run.n_turns, record.run.tags, record.tool_calls[0].result_text) == (2, '{"tenant": "a"}', "found " * 100)
+    assert [message.role for message in record.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert list(store.select(ScoreRecord, columns=["name", "value"])) == [("helpful", 0.5)]
+    [answer] = store.answers(bytes.fromhex("C2E9ECADABFFAEC5580293DFD4359988"))
+    assert json.loads(store.answer_body(answer))["content"] == "answer " * 80
+    assert path.with_name("runs.db.v3.bak").exists() and store.check() == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -19,7 +19,7 @@ __all__ = ["chosen", "filters", "named", "nothing", "state", "store_option", "th
 
 SHORTEST = 4
 """Characters of an id: with a variable that is empty, a run would be named that nobody meant."""
-_FILTERS = ("since", "until", "agent", "model", "status", "tag", "notebook")
+_FILTERS = ("since", "until", "agent", "model", "status", "tag", "notebook", "text")
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -38,6 +38,7 @@ _OPTIONS = (
     click.option("--model", metavar="MODEL", multiple=True, help="Only runs that asked for this model, or were answered by it. May be given again."),
     click.option("--tag", metavar="NAME[=VALUE]", multiple=True, help="Only runs with this tag. May be given again: all must hold."),
     click.option("--notebook", metavar="NAME", multiple=True, help="Only runs of this notebook. May be given again."),
+    click.option("--text", metavar="TEXT", help="Only runs whose prompt or answer holds this, in capitals or not."),
 )
 
 

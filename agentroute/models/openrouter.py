@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +18,12 @@ from ..config import Config
 from ..errors import ErrorAgent
 from ..prices import TablePrice
 
-__all__ = ["Entry", "entry_of", "is_openrouter"]
+__all__ = ["Entry", "KeptList", "amount", "entry_of", "is_openrouter", "kept_file", "kept_list"]
 
 HOST = "openrouter.ai"
 KEPT_S = 24 * 3600
 TIMEOUT_S = 10.0
+_KEPT = ("id", "canonical_slug", "pricing", "context_length", "top_provider")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,36 @@ class Entry:
     price: TablePrice | None
     context_tokens: int | None
     most_answer_tokens: int | None
+
+
+@dataclass(frozen=True)
+class KeptList:
+    """The list as it was answered, kept on disk."""
+
+    at: float
+    """When it was asked for, seconds since 1970."""
+    base_url: str
+    models: list[Mapping[str, Any]]
+    """Of each `id`, `canonical_slug`, `pricing`, `context_length`, `top_provider`; nothing in them is checked."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is of the last day."""
+        return 0 <= time.time() - self.at < KEPT_S
+
+
+def kept_list() -> KeptList | None:
+    """The list that is kept on disk, however old; None where there is none. Sends nothing."""
+    try:
+        kept = json.loads(kept_file().read_text(encoding="utf-8"))
+        models = [model for model in kept["models"] if isinstance(model, Mapping)]
+        return KeptList(float(kept["at"]), str(kept["base_url"]), models)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def kept_file() -> Path:
+    return Config().config_dir / "openrouter-models.json"
 
 
 _lists: dict[str, tuple[float, dict[str, Entry]]] = {}
@@ -50,8 +82,8 @@ async def entry_of(model_id: str, base_url: str) -> Entry | None:
 
 
 async def _read(base_url: str) -> dict[str, Entry]:
-    kept = Config().config_dir / "openrouter-models.json"
-    at, models = await run_in_thread(lambda: _from_file(kept, base_url), name="agentroute-prices")
+    kept = await run_in_thread(kept_list, name="agentroute-prices")
+    at, models = (kept.at, kept.models) if kept is not None and kept.fresh and kept.base_url == base_url else (0.0, None)
     if models is None:
         at = time.time()
         try:
@@ -62,25 +94,15 @@ async def _read(base_url: str) -> dict[str, Entry]:
         if models is None:
             at -= KEPT_S - 300  # asked again in five minutes
         else:
-            slim = [{name: model.get(name) for name in ("id", "pricing", "context_length", "top_provider")} for model in models]
+            slim = [{name: model.get(name) for name in _KEPT} for model in models]
             text = json.dumps({"at": at, "base_url": base_url, "models": slim})
-            await run_in_thread(lambda: _to_file(kept, text), name="agentroute-prices")
+            await run_in_thread(lambda: _to_file(kept_file(), text), name="agentroute-prices")
     entries = {str(model.get("id")): _entry(model) for model in models or []}
     _lists[base_url] = (at, entries)
     return entries
 
 
-def _from_file(path: Any, base_url: str) -> tuple[float, list[Mapping[str, Any]] | None]:
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["base_url"] == base_url and 0 <= time.time() - kept["at"] < KEPT_S:
-            return kept["at"], [model for model in kept["models"] if isinstance(model, Mapping)]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return 0.0, None
-
-
-def _to_file(path: Any, text: str) -> None:
+def _to_file(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
@@ -115,7 +137,7 @@ def _price(pricing: Any) -> TablePrice | None:
     """The price in a `pricing` object, in USD a token. Conditions of time are not looked at: the dearest price counts."""
     if not isinstance(pricing, Mapping):
         return None
-    base = {name: _usd(pricing.get(name)) for name in _NAMES}
+    base = {name: amount(pricing.get(name)) for name in _NAMES}
     if base["prompt"] is None or base["completion"] is None:
         return None
     overrides = pricing.get("overrides")
@@ -127,7 +149,7 @@ def _price(pricing: Any) -> TablePrice | None:
             for tier in tiers:
                 least = tier.get("min_prompt_tokens")
                 if not isinstance(least, int | float) or input_tokens > least:
-                    found.append(_usd(tier.get(name)))
+                    found.append(amount(tier.get(name)))
             known = [price for price in found if price is not None]
             return max(known) if known else default
 
@@ -144,7 +166,7 @@ def _price(pricing: Any) -> TablePrice | None:
     return TablePrice(calculate)
 
 
-def _usd(value: Any) -> Decimal | None:
+def amount(value: Any) -> Decimal | None:
     """An amount; None for what is no number, and for the negative ones that stand for 'it depends'."""
     try:
         amount = Decimal(str(value))

@@ -43,7 +43,8 @@ LOCAL_SCHEMES = ("data", "blob", "about")
 
 # JupyterLab settings, by plugin; the theme is added when a page is opened.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+    # Else cells out of sight are not in the page, and neither are a cell's outputs after the fiftieth.
+    "notebook-extension/tracker": {"windowingMode": "none", "maxNumberOutputs": 10_000},
     "docmanager-extension/plugin": {"autosave": False},
 }
 Theme = Literal["light", "dark"]

@@ -119,8 +119,8 @@ def test_report_fits_a_narrow_window(lab: Lab) -> None:
         lefts = report.locator("img").evaluate_all("images => images.map(image => Math.round(image.getBoundingClientRect().left))")
         assert len(set(lefts)) == 1  # one below the other
         page.page.set_viewport_size({"width": 1400, "height": 1500})
-        lefts = report.locator("img").evaluate_all("images => images.map(image => Math.round(image.getBoundingClientRect().left))")
-        assert len(set(lefts)) == 2
+        side_by_side = "report => new Set([...report.querySelectorAll('img')].map(image => Math.round(image.getBoundingClientRect().left))).size"
+        page.page.wait_for_function(f"report => ({side_by_side})(report) === 2", arg=report.element_handle())  # the page is laid out in its own time
 
 
 def test_report_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:

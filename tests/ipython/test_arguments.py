@@ -18,27 +18,31 @@ def mistake(line: str, text_follows: bool = False) -> str:
 
 def test_line_of_the_first_example_is_read() -> None:
     options = Options(model="anthropic/claude-sonnet-4", tools=("order_status", "refund"), max_cost=0.25)
-    assert parse(THE_LINE) == Arguments("support", options)
+    assert parse(THE_LINE) == Arguments(("support",), options)
 
 
 def test_every_option_is_read() -> None:
     line = (
         "bot --model m --tools a --output Invoice --instructions 'Be brief.' --max-cost 1 --max-turns 3 --retries 0 "
         "--temperature 0.5 --max-tokens 200 --memory ram --history window:20 --tag tenant=a --as answer --define "
-        "--replay only --no-record"
-    )
+        "--replay only --no-record --background --models 'x/y, z' --models v -n 3 --approval deny"
+    ).replace("--model m ", "")
     assert parse(line) == Arguments(
-        "bot",
-        Options("m", ("a",), "Invoice", "Be brief.", 1.0, 3, 0, 0.5, 200, "ram", ("window", 20), (("tenant", "a"),)),
+        ("bot",),
+        Options(None, ("a",), "Invoice", "Be brief.", 1.0, 3, 0, 0.5, 200, "ram", ("window", 20), (("tenant", "a"),)),
         bind="answer",
         define=True,
+        background=True,
+        models=("x/y", "z", "v"),
+        samples=3,
+        approval="deny",
         record=False,
         replay="only",
     )
 
 
 def test_every_declared_option_has_its_place() -> None:
-    places = {field.name for field in fields(Options)} | {"as", "define", "fresh", "replay", "no_record"}
+    places = {field.name for field in fields(Options)} | {"as", "define", "fresh", "replay", "no_record", "background", "models", "samples", "approval"}
     assert {option.attribute for option in OPTIONS} == places
 
 
@@ -46,14 +50,38 @@ def test_every_declared_option_has_its_place() -> None:
     "line", ["-m m -t a,b -o int -i x bot", "bot -m=m -t=a,b -o=int -i=x", "--model=m bot -t a -t b -o int -i x"]
 )
 def test_short_forms_equals_signs_and_any_order_say_the_same(line: str) -> None:
-    assert parse(line) == Arguments("bot", Options("m", ("a", "b"), "int", "x"))
+    assert parse(line) == Arguments(("bot",), Options("m", ("a", "b"), "int", "x"))
 
 
 @pytest.mark.parametrize(
     "tools", [" a,b,c", " a, b, c", " a ,b ,c", " a , b,c", " 'a, b', c", "=a, b,c", " a,b,c,", " a,a,b,c,b"]
 )
 def test_lists_may_have_spaces_around_their_commas(tools: str) -> None:
-    assert parse(f"bot --tools{tools} --model m") == Arguments("bot", Options("m", ("a", "b", "c")))
+    assert parse(f"bot --tools{tools} --model m") == Arguments(("bot",), Options("m", ("a", "b", "c")))
+
+
+@pytest.mark.parametrize("names", ["a,,b", ",a", "a,"])
+def test_a_name_is_missing_beside_a_comma(names: str) -> None:
+    assert mistake(names).startswith("needs names with a comma between each two, such as support,critic; got ")
+
+
+@pytest.mark.parametrize("names", ["a,b", "a, b", "a ,b", "a,b,a", "'a, b'"])
+def test_several_agents_are_named_with_commas(names: str) -> None:
+    assert parse(f"--max-turns 2 {names} --max-cost 1").names == ("a", "b")
+
+
+def test_on_one_line_the_names_end_where_the_text_begins() -> None:
+    arguments = parse("a,b , so to say", text_follows=True)
+    assert (arguments.names, arguments.text) == (("a", "b"), ", so to say")
+
+
+@pytest.mark.parametrize(("line", "n"), [("a", 1), ("a,b", 2), ("a -n 3", 3), ("a,b --models x,y,z -n 2", 12), ("a --models x", 1)])
+def test_runs_are_agents_times_models_times_samples(line: str, n: int) -> None:
+    assert parse(line).n_runs == n
+
+
+def test_one_model_or_several_are_given_and_not_both() -> None:
+    assert mistake("a --model x --models y,z") == "--model and --models both say which model answers; leave one of them out"
 
 
 def test_tags_are_given_one_by_one_and_the_last_of_a_name_counts() -> None:
@@ -110,7 +138,7 @@ def test_names_of_agents(name: str) -> None:
     assert parse(name).name == name
 
 
-@pytest.mark.parametrize("name", ["2fast", "a/b", "{x}", "'two words'", "''", "a,b", "🙂"])
+@pytest.mark.parametrize("name", ["2fast", "a/b", "{x}", "'two words'", "''", "a,2b", "🙂"])
 def test_other_words_are_no_names(name: str) -> None:
     assert "cannot be the name of an agent; a name is made of letters, digits" in mistake(name)
 
@@ -190,7 +218,7 @@ def test_other_mistakes() -> None:
 
 def test_text_after_the_name_is_taken_as_it_stands() -> None:
     arguments = parse("""-m m bot --max-cost 1 What's "up", -- {a}  {{b}} -t?""", text_follows=True)
-    assert arguments == Arguments("bot", Options("m", max_cost=1.0), text="""What's "up", -- {a}  {{b}} -t?""")
+    assert arguments == Arguments(("bot",), Options("m", max_cost=1.0), text="""What's "up", -- {a}  {{b}} -t?""")
 
 
 def test_option_after_the_text_is_refused_unless_marked() -> None:
@@ -201,7 +229,7 @@ def test_option_after_the_text_is_refused_unless_marked() -> None:
 
 def test_values_and_names_can_be_filled_but_only_once() -> None:
     arguments = parse("{a} --model {a} -t={a} -i '{b}'", fill={"{a}": "x", "{b}": "{a} --define"}.__getitem__)
-    assert arguments == Arguments("x", Options("x", ("x",), instructions="{a} --define"))
+    assert arguments == Arguments(("x",), Options("x", ("x",), instructions="{a} --define"))
 
 
 def outcome(line: str, text_follows: bool = False) -> Arguments | str:

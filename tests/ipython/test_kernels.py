@@ -245,3 +245,62 @@ def test_every_version_of_the_matrix_runs_cells(any_kernel: Session) -> None:
         "import asyncio; await asyncio.sleep(0); print(await asyncio.to_thread(input, 'go? '))", answers=["went"]
     )
     assert (outcome.status, outcome.stdout) == ("ok", "went\n"), outcome.traceback
+
+
+# Stop, in every state of a run, on every version of the matrix
+
+STATES = """
+import asyncio, time
+from agentroute import Agent, ToolCall, tool
+from agentroute.testing import ModelScripted
+
+def sync_tool() -> str:
+    print("in the tool", flush=True)
+    time.sleep(30)
+
+async def async_tool() -> str:
+    print("in the tool", flush=True)
+    await asyncio.sleep(30)
+
+@tool(needs_approval=True)
+def refund(amount: float) -> str:
+    refunded.append(amount)
+
+refunded = []
+def calling(function):
+    model = ModelScripted([ToolCall("1", function.name if function is refund else function.__name__, {"amount": 5} if function is refund else {})] * 9)
+    return Agent("bot", model=model, tools=[function])
+
+silent = Agent("bot", model=ModelScripted(["never"] * 9, delay_s=30))
+streaming = Agent("bot", model=ModelScripted(["one two three four five six seven eight nine ten"] * 9, chunk_s=0.5))
+sync, asynchronous, asking = calling(sync_tool), calling(async_tool), calling(refund)
+"""
+STATE = {
+    "silent": ("%%agent silent", "running"),
+    "streaming": ("%%agent streaming", "two"),
+    "sync tool": ("%%agent sync", "in the tool"),
+    "async tool": ("%%agent asynchronous", "in the tool"),
+    "approval": ("%%agent asking", "needs your approval"),  # by a button where the kernel answers it, else at a prompt
+    "approval at a prompt": ("%%agent asking --approval input", "needs your approval"),
+    "approval at a prompt of a cell inside a cell": ("%%time\n%%agent asking", "needs your approval"),
+}
+
+
+@pytest.mark.parametrize("state", STATE)
+def test_stop_ends_a_run_in_every_state_and_the_cells_behind_it(any_kernel: Session, state: str) -> None:
+    assert any_kernel.run(STATES).status == any_kernel.run("%load_ext agentroute_ipython").status == "ok"
+    head, sign = STATE[state]
+    cell = any_kernel.start(f"{head}\nGo.", answers=[])
+    following = any_kernel.start("print('reached')")
+    cell.wait_for_output(sign)
+    any_kernel.interrupt()
+    outcome = cell.outcome(timeout=20)
+    assert (outcome.status, outcome.ename) == ("error", "Interrupted")
+    assert outcome.traceback.splitlines() == ["Interrupted: the run was stopped; what it did until then is in _agent"]
+    assert following.outcome().status == "aborted"
+    assert any_kernel.evaluate("(_agent.interrupted, _agent.record.run.status, _agent.messages[0]['content'])") == (True, "interrupted", "Go.")
+    assert any_kernel.evaluate("refunded") == []
+    assert any("interrupted" in output.get("text/plain", "") for output in outcome.outputs)
+    assert not any("needs your approval" in output.get("text/plain", "") for output in outcome.outputs)
+    again = any_kernel.run("input('still heard? ')", answers=["yes"], timeout=10)
+    assert again.outputs == [{"text/plain": "'yes'"}]

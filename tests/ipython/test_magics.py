@@ -436,7 +436,7 @@ MISTAKES = [
     ("%%agent --model scripted\nhi", "which agent?"),
     ("%%agent list\nhi", "list is a word of %agent, so no agent can be called list"),
     ("%agent list all orders", "%agent list takes nothing more, got 'all orders'"),
-    ("%agent show", "which agent? %agent show NAME\nAgents of this notebook: held, support"),
+    ("%agent show", "which agent? %agent show NAME, or %agent show last for the last run\nAgents of this notebook: held, support"),
     ("%agent show suport", "no agent called suport; did you mean support?"),
     ("%%agent support Where is it?\nhi", "unexpected 'Where is it?' after the name support"),
     ("%%agent support -i x -m scripted\nBe brief.\n---\nhi", "the instructions are given twice"),
@@ -635,7 +635,7 @@ def test_replay_can_be_set_in_the_configuration_file(shell: InteractiveShell, mo
     ("trait", "value", "allowed"),
     [
         ("replay", "onyl", "on, off, only, fresh; got 'onyl'; did you mean only?"),
-        ("record_content", "none", "all, metadata; got 'none'"),
+        ("record", "none", "all, metadata, off; got 'none'"),
     ],
 )
 def test_setting_that_is_none_is_told_and_changes_nothing(
@@ -695,7 +695,7 @@ def test_options_of_a_run_are_refused_where_none_is(notebook: Notebook, option: 
 
 def test_content_is_no_longer_kept_once_the_notebook_says_so(notebook: Notebook) -> None:
     notebook.run("%agent bot -m scripted first")
-    notebook.run("%config AgentMagics.record_content = 'metadata'")
+    notebook.run("%config AgentMagics.record = 'metadata'")
     notebook.run("%agent bot second")
     assert [row[0] for row in notebook.magics.store.select(RunRecord, columns=["prompt_text"])] == ["first", ""]
     assert default_store() is notebook.magics.store

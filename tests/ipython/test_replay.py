@@ -274,7 +274,7 @@ def test_cell_without_a_record_keeps_nothing(notebook: Notebook) -> None:
 
 
 def test_figures_alone_are_kept_where_no_content_is(notebook: Notebook) -> None:
-    notebook.run("config", "%config AgentMagics.record_content = 'metadata'")
+    notebook.run("config", "%config AgentMagics.record = 'metadata'")
     notebook.requests("same 1")
     assert notebook.rows("status", "n_turns", "cost_usd", "prompt_text", "output_text") == [("ok", 1, 0.001, "", None)]
     notebook.restart()
@@ -307,7 +307,7 @@ def test_miss_is_told_once_and_in_the_words_of_where_it_was_written(
 
 
 def test_miss_names_a_history_that_keeps_figures_only_as_the_cause(with_ids: Notebook) -> None:
-    with_ids.run("config", "%config AgentMagics.record_content = 'metadata'")
+    with_ids.run("config", "%config AgentMagics.record = 'metadata'")
     with_ids.requests("same 1")
     outcome = with_ids.run("same 1", with_ids.edited("same 1", "--replay", "only"))
     assert "--replay only allows no request to be sent: the run history keeps figures only" in outcome.traceback

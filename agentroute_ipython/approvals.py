@@ -1,0 +1,250 @@
+"""Who decides on tool calls that need approval, in a notebook: a person, by a button or at a prompt, or a policy.
+
+| mode | what happens to a call that needs approval |
+|---|---|
+| `auto` | buttons where the kernel answers them while the cell runs (ipykernel 7.4 and later, and any for runs in the background); else a prompt (`input`); denied where nobody is there to answer (papermill, nbclient, CI) |
+| `button` | as `auto`; where it has to be a prompt after all, the output says why |
+| `input` | a prompt, never a button; a run in the background has no cell to ask in, so there it is denied |
+| `deny` | denied |
+| `allow` | approved |
+
+A denial that no person has made is told to the model and to the reader, with what to set. Nothing is remembered beyond the run:
+a notebook that is restarted and run again asks again, as its tools run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agentroute.calling import NOBODY
+from agentroute.errors import ErrorConfig
+from agentroute.tools import Deny
+
+from .arguments import nearest
+from .asking import WaitingCell, waiting_cell
+from .formats import one_line
+from .panels import ApprovalButtons, Spot, can_show_widgets, line_bundle, parent_now, question_bundle, question_text, verdict_line
+
+if TYPE_CHECKING:
+    from agentroute.context import Context
+    from agentroute.message import ToolCall
+
+__all__ = ["MODES", "Approver"]
+
+MODES = ("auto", "button", "input", "deny", "allow")
+MOST_ASKED = 3
+"""How often a question is asked that is answered by nothing but Enter."""
+FIRST_WITH_CLICKS = (7, 4)
+"""The first ipykernel that answers widgets while a cell awaits; see its pull request 1565."""
+
+_UNATTENDED = (
+    "nobody is there to answer (so it is under papermill, nbclient and in CI); "
+    '%config AgentMagics.approval = "allow" approves every call, with nobody asked'
+)
+_NO_CELL = (
+    "a run in the background can be asked by buttons only, {why}; run it without --background, "
+    'or decide beforehand: %config AgentMagics.approval = "allow"'
+)
+
+
+class Approver:
+    """The approval handler of one cell: `agent.events(…, approve=approver.decide)`. To be made in the cell.
+
+    Args:
+        mode: one of MODES.
+        can_click: the run is on the kernel's own loop, or in the background; that is where buttons can be answered.
+
+    Raises:
+        ErrorConfig: a mode that there is not.
+    """
+
+    def __init__(self, shell: Any, mode: str = "auto", *, can_click: bool) -> None:
+        if mode not in MODES:
+            raise ErrorConfig(f"approval must be one of {', '.join(MODES)}; got {mode!r:.80}{nearest(str(mode), MODES)}")
+        self._shell, self._mode, self._can_click = shell, mode, can_click
+        self._in_kernel = hasattr(shell, "kernel")
+        self._is_attended = _is_attended(shell)
+        self._parent = parent_now(shell)
+        self._always: set[tuple[str | None, str]] = set()
+        self._open: dict[_Question, None] = {}
+        self._said: set[str] = set()
+
+    async def decide(self, ctx: Context, call: ToolCall) -> bool | Deny:
+        """Whether the call may run; waits for a person where there is one."""
+        if self._mode == "allow":
+            return True
+        if self._mode == "deny":
+            self._say(f'denied: {_name(call)}, as every call that needs approval (%config AgentMagics.approval = "auto" asks)')
+            return Deny("the settings of the notebook deny every call that needs approval")
+        if not self._is_attended:
+            self._say(f"denied: {_name(call)} needs approval, and {_UNATTENDED}")
+            return NOBODY
+        question = _Question(self._shell, call, (ctx.run_id, call.name), self._parent)
+        if question.key in self._always:
+            return True
+        cell = waiting_cell.get()
+        why_no_buttons = self._why_no_buttons(in_background=cell is None)
+        if not why_no_buttons:
+            return await self._by_button(question)
+        if cell is None:
+            self._say(f"denied: {_name(call)} needs approval; {_NO_CELL.format(why=f'and {why_no_buttons}')}")
+            return NOBODY
+        if self._mode == "button":
+            self._say(f"asked at a prompt: {why_no_buttons}")
+        return await self._by_input(question, cell)
+
+    def _why_no_buttons(self, in_background: bool) -> str:
+        """Empty where buttons can be shown and pressed."""
+        if self._mode == "input":
+            return "approval is set to input"
+        if not self._in_kernel:
+            return "a terminal has none"
+        if not can_show_widgets(self._shell):
+            return "they need ipywidgets (pip install ipywidgets)"
+        if in_background:
+            return ""
+        if not self._can_click:
+            return "buttons are not answered while %%time, %%capture or a plain function runs the cell"
+        if _ipykernel_version() < FIRST_WITH_CLICKS:
+            return f"buttons are answered while a cell runs from ipykernel 7.4 on; this is {'.'.join(map(str, _ipykernel_version()))}"
+        return ""
+
+    async def _by_button(self, question: _Question) -> bool | Deny:
+        loop = asyncio.get_running_loop()
+
+        def answered(verdict: str, reason: str) -> None:
+            try:
+                loop.call_soon_threadsafe(question.answer, verdict, reason)
+            except RuntimeError:
+                pass  # the run's loop is closed: nobody waits any more
+
+        self._open[question] = None
+        question.show()
+        buttons = ApprovalButtons(question.buttons, answered)
+        try:
+            verdict, reason = await question.answered
+            return self._verdict(question, verdict, reason)
+        finally:
+            self._open.pop(question, None)
+            buttons.close()
+            question.close()
+
+    async def _by_input(self, question: _Question, cell: WaitingCell) -> bool | Deny:
+        call = question.call
+        prompt = f"approve {one_line(call.name, 60)}? [y]es, [n]o, [a]lways for this run, or a reason to deny: "
+        if self._in_kernel and _is_captured(self._shell):
+            prompt = f"{question_text(call.name, call.arguments)}\n{prompt}"
+
+        def begin() -> bool:
+            if question.key in self._always:
+                return False
+            question.show()
+            return True
+
+        try:
+            answer, asked = "", 0
+            while not answer and question.key not in self._always:  # Enter alone is no answer
+                if asked == MOST_ASKED:
+                    raise EOFError
+                asked += 1
+                answer = (await cell.ask(prompt, begin)).strip()
+            word = answer.lower()
+            if not answer:
+                verdict, reason = "with the others", ""
+            elif word in ("y", "yes", "a", "always"):
+                verdict, reason = "always" if word[0] == "a" else "approve", ""
+            else:
+                verdict, reason = "deny", "" if word in ("n", "no") else answer
+            return self._verdict(question, verdict, reason)
+        except Exception as error:  # EOFError, and what kernels say of frontends that cannot ask
+            question.line = verdict_line("denied", call.name, call.arguments, f"nobody answered ({type(error).__name__})")
+            return NOBODY
+        finally:
+            cell.tell(question.close)
+
+    def _verdict(self, question: _Question, verdict: str, reason: str) -> bool | Deny:
+        call = question.call
+        words = {"approve": "approved", "always": "approved for the whole run", "deny": "denied", "with the others": "approved with the others"}
+        question.line = verdict_line(words[verdict], call.name, call.arguments, reason if verdict == "deny" else "")
+        if verdict == "deny":
+            return Deny(reason.strip())
+        if verdict == "always":
+            self._always.add(question.key)
+            for other in list(self._open):
+                if other.key == question.key:
+                    other.answer("with the others", "")
+        return True
+
+    def _say(self, line: str) -> None:
+        """A line in the output of the cell; each one once."""
+        if line in self._said:
+            return
+        self._said.add(line)
+        say: Callable[[], None]
+        if self._in_kernel:
+            spot = Spot(self._shell, self._parent)
+            say = lambda: spot.put(line_bundle(line))  # noqa: E731
+        else:
+            say = lambda: print(line)  # noqa: E731
+        cell = waiting_cell.get()
+        if cell is not None:
+            cell.tell(say)
+        else:
+            say()
+
+
+class _Question:
+    """One call that waits for an answer, and where it is shown."""
+
+    def __init__(self, shell: Any, call: ToolCall, key: tuple[str | None, str], parent: Any) -> None:
+        self.call, self.key = call, key
+        self.line = verdict_line("not answered", call.name, call.arguments)
+        """What stays of it; the run was stopped when nobody has said otherwise."""
+        self.answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._in_kernel = hasattr(shell, "kernel")
+        if self._in_kernel:
+            self._spot, self.buttons = Spot(shell, parent), Spot(shell, parent)
+
+    def answer(self, verdict: str, reason: str) -> None:
+        if not self.answered.done():
+            self.answered.set_result((verdict, reason))
+
+    def show(self) -> None:
+        if self._in_kernel:
+            self._spot.put(question_bundle(self.call.name, self.call.arguments))
+        else:
+            print(question_text(self.call.name, self.call.arguments))
+
+    def close(self) -> None:
+        """Puts one line in its place."""
+        if self._in_kernel:
+            self._spot.put(line_bundle(self.line))
+
+
+def _is_attended(shell: Any) -> bool:
+    """Whether there is somebody to answer: the frontend can ask for input, or this is a real terminal."""
+    if hasattr(shell, "kernel"):
+        return bool(getattr(shell.kernel, "_allow_stdin", False))
+    try:
+        return sys.stdin.isatty() and sys.stdout.isatty()
+    except (AttributeError, ValueError):  # none, or closed
+        return False
+
+
+def _is_captured(shell: Any) -> bool:
+    """Whether what is displayed now goes into `%%capture` and not before anybody's eyes."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    return isinstance(shell.display_pub, CapturingDisplayPublisher)
+
+
+def _ipykernel_version() -> tuple[int, ...]:
+    ipykernel = sys.modules.get("ipykernel")
+    return tuple(getattr(ipykernel, "version_info", (0,))[:2])
+
+
+def _name(call: ToolCall) -> str:
+    return one_line(call.name, 100)

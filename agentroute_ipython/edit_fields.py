@@ -1,0 +1,173 @@
+"""What the form of `%agent edit` shows and offers in its fields, and what is wrong with what was written there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from agentroute.config import without_password
+from agentroute.errors import ErrorConfig
+
+from .agents import Agents, _is_list_of_tools, _is_model, _is_type, _offered, passes
+from .arguments import Options
+from .cell_source import Cell, literal
+from .formats import one_line
+from .interpolation import interpolate
+
+if TYPE_CHECKING:
+    from agentroute import Agent
+
+__all__ = [
+    "FIELDS", "Given", "agent_values", "model_choices", "nameless_tools", "placeholders", "problems", "tool_choices", "type_choices",
+]  # fmt: skip
+
+FIELDS = (
+    "model", "instructions", "tools", "max_cost", "max_turns", "retries", "temperature", "max_tokens", "output", "memory", "history",
+)  # fmt: skip
+_UNSET = {
+    "model": "MODEL", "max_cost": "no limit", "max_turns": "no limit", "retries": "", "temperature": "the model’s own",
+    "max_tokens": "the model’s own", "output": "text", "memory": "none", "history": "all messages",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a cell's settings are read against."""
+
+    name: str
+    names: Mapping[str, object]
+    """The notebook's variables."""
+    base: Options = Options()
+    """What other cells have said."""
+    held: Agent[Any] | None = None
+    default_model: str | None = None
+
+    def fill(self, text: str) -> str:
+        """As the magic fills `{name}`."""
+        return interpolate(text, self.names)
+
+    def refused(self, options: Options) -> str | None:
+        """Why no agent can be made by these options; nothing is changed by asking."""
+        scratch = Agents(lambda: self.names, lambda name, value: None, lambda: None)
+        try:
+            scratch.define(self.name, options)
+        except ErrorConfig as error:
+            return str(error)
+        return None
+
+
+def agent_values(agent: Agent[Any], names: Mapping[str, object]) -> dict[str, str]:
+    """The settings of an Agent, as a cell would write them; those no cell can write are left out."""
+    found: dict[str, Any] = {name: getattr(agent, name) for name in ("max_cost", "max_turns", "retries", "temperature", "max_tokens")}
+    found["model"] = without_password(agent.model) if isinstance(agent.model, str) else _name_of(agent.model, names)
+    found["tools"] = ",".join(name for tool in agent.tools if (name := _name_of(tool, names))) or None
+    found["output"] = agent.output.__name__ if isinstance(agent.output, type) else _name_of(agent.output, names)
+    found["memory"], found["history"] = _name_of(agent.memory, names), _name_of(agent.history, names)
+    found["instructions"] = agent.instructions if isinstance(agent.instructions, str) else None
+    return {name: literal(_figure(value)) for name, value in found.items() if value is not None}
+
+
+def nameless_tools(agent: Agent[Any], names: Mapping[str, object]) -> list[str]:
+    """Tools of an Agent that no variable of the notebook holds."""
+    return [tool.name for tool in agent.tools if _name_of(tool, names) is None]
+
+
+def placeholders(agent: Agent[Any] | ErrorConfig, values: Mapping[str, str], names: Mapping[str, object]) -> dict[str, str]:
+    """What holds where the cell says nothing: what another cell has said, or the default."""
+    known = agent_values(agent, names) if not isinstance(agent, ErrorConfig) else {}
+    return {name: known.get(name) or _UNSET.get(name, "") for name in FIELDS if name not in values and name != "tools"}
+
+
+def model_choices(names: Mapping[str, object], word: str | None) -> list[tuple[str, str]]:
+    """Models to choose from, each with price and context in words: the notebook's own, then those this machine knows of."""
+    from agentroute.models.catalogue import models
+
+    own = [(name, "a variable of the notebook") for name, value in names.items() if passes(_is_model, value)]
+    default = [(word, "the notebook’s default")] if word else []
+    return [*own, *default, *((entry.id, entry.about) for entry in models())]
+
+
+def tool_choices(names: Mapping[str, object], chosen: list[str]) -> list[dict[str, str]]:
+    """What can be a tool, and what is chosen and cannot: `name`, `about`, `group` (`own`, `imported`, `missing`).
+
+    Own is what the notebook defines, and every Tool; imported are functions of other modules but ours.
+    """
+    found = []
+    for name, value in names.items():
+        if not name.startswith("_") or name in chosen:
+            group = "own" if passes(_is_list_of_tools, value) else _group(value) if passes(_offered, value) else ""
+            if group or name in chosen:
+                found.append({"name": name, "about": _about(value), "group": group or "missing"})
+    missing = [name for name in chosen if name not in names]
+    found += [{"name": name, "about": "not in the notebook any more", "group": "missing"} for name in missing]
+    order = ("missing", "own", "imported")
+    return sorted(found, key=lambda one: (order.index(one["group"]), one["name"].lower()))
+
+
+def type_choices(names: Mapping[str, object]) -> list[str]:
+    """Types that an answer can have."""
+    own = [name for name, value in names.items() if not name.startswith("_") and passes(_is_type, value)]
+    return [*own, "str", "int", "float", "bool"]
+
+
+def problems(cell: Cell, given: Given) -> dict[str, str]:
+    """What is wrong with the settings of a cell, by field, in the words of the magic; under `""` what belongs to no field."""
+    if found := dict(_unreadable(cell, given.fill)):
+        return found
+    try:
+        options = cell.options(given.fill)
+    except ErrorConfig as error:
+        return {"": str(error)}
+    for field in ("model", "tools", "output", "memory", "history"):
+        value = getattr(options, field)
+        if value is not None and (refusal := given.refused(Options(**{"model": "some/model", field: value}))):
+            found[field] = refusal
+    if found:
+        return found
+    whole = options.over(given.base)
+    if given.held is None and not (whole.model or given.default_model):
+        return {"model": "needs a model, such as anthropic/claude-sonnet-4, or a default: %config AgentMagics.model = 'MODEL'"}
+    refusal = given.refused(replace(whole, model=whole.model or given.default_model))
+    return {"": refusal} if refusal else {}
+
+
+def _unreadable(cell: Cell, fill: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for one in cell.given:
+        try:
+            text = fill(one.text)
+            if one.option.value and not text.strip():
+                raise ErrorConfig(f"needs a value: {one.option.flag} {one.option.value}")
+            one.option.read(text)
+        except ErrorConfig as error:
+            yield one.option.attribute if one.option.attribute in FIELDS else "", f"{one.option.flag} {error}"
+
+
+def _group(value: object) -> str:
+    from agentroute import Tool
+
+    module = getattr(value, "__module__", None) or type(value).__module__
+    if isinstance(value, Tool) or module == "__main__":
+        return "own"
+    return "" if module.partition(".")[0] in ("agentroute", "agentroute_ipython", "builtins") else "imported"
+
+
+def _about(value: object) -> str:
+    """The first line of what a tool says about itself."""
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    text = getattr(value, "description", None) or getattr(value, "__doc__", None)
+    return one_line(text.strip().partition("\n")[0], 100) if isinstance(text, str) else ""
+
+
+def _name_of(value: object, names: Mapping[str, object]) -> str | None:
+    """The variable that holds this very object, or the function that it is made of."""
+    if value is None:
+        return None
+    function = getattr(value, "fn", None)
+    same = (name for name, held in names.items() if held is value or (function is not None and held is function))
+    return next((name for name in same if not name.startswith("_")), None)
+
+
+def _figure(value: object) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
