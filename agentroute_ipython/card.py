@@ -51,6 +51,8 @@ class Card:
     elapsed_s: float | None = None
     turn: int = 0
     """The turn being answered, from 1; 0 before the first."""
+    drawn: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `display` keeps of a running card from one redraw to the next."""
     _texts: dict[int, list[str]] = field(default_factory=dict)
     _reasoning: dict[int, list[str]] = field(default_factory=dict)
 

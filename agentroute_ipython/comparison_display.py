@@ -15,7 +15,8 @@ from agentroute.figures import cost_text, count_text, plural, seconds_text
 from .card import Card
 from .comparison_style import COMPARISON_STYLE
 from .differences import diff_html
-from .display import _answer, _error, _line
+from .display import _answer, _error
+from .escaping import line as _line
 from .formats import one_line
 from .live import LiveView
 from .plain import call_line, json_value, maybe_charged, output_text, usage_items, usage_line

@@ -29,7 +29,9 @@ _COMPARISON_SOURCE = """
 & .agr-column > details { padding: 5px 14px; border-top: 1px solid var(--agr-line); font-size: .9em; color: var(--agr-dim); }
 & .agr-column ul { margin: 4px 0; padding-inline-start: 1.2em; }
 & .agr-best { color: var(--agr-good); font-weight: 600; }
-& .agr-steps tbody th { width: auto; }
+&.agr-comparison .agr-steps th:first-child { width: auto; }
+&.agr-comparison .agr-steps :is(th, td):last-child { width: 99%; white-space: normal; }
+&.agr-comparison .agr-fields :is(th, td) { width: auto; white-space: pre-wrap; }
 """
 
 DIFFERENCE_STYLE = SHEET_STYLE + _short(_DIFFERENCE_SOURCE + _SHEET_SOURCE)

@@ -226,8 +226,10 @@ class _Line:
 
     def _left(self, behind: set[str]) -> list[Option]:
         given = self._given | {option.flag for flag, option in self._by_flag.items() if flag in behind}
-        given |= {"--models"} if "--model" in given else {"--model"} if "--models" in given else set()
-        return [option for option in self._known if option.many or option.flag not in given]
+        other = {"--model": "--models", "--models": "--model"}  # of these one only
+        ended = {option.flag for option in self._known if option.flag in given and not option.many}
+        ended |= {other[flag] for flag in given & other.keys()}
+        return [option for option in self._known if option.flag not in ended]
 
 
 def _is_flag(word: str) -> bool:

@@ -12,7 +12,8 @@ from agentroute.figures import cost_text, count_text, plural, seconds_text
 from agentroute.records import Record, RunRecord
 
 from .comparison_style import DIFFERENCE_STYLE
-from .display import _block, _line
+from .escaping import line as _line
+from .escaping import text_block as _block
 from .formats import one_line, visible
 from .tables import Table
 from .word_differences import Kind, by_lines, word_diff

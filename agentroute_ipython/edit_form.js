@@ -39,7 +39,7 @@ const STYLE = `
 .agr-form .agr-tools .agr-note { margin: 0; }
 .agr-form .agr-tools summary { cursor: pointer; color: var(--dim); }
 .agr-form [role=listbox] {
-  position: absolute; z-index: 10; top: 100%; left: calc(8.5em + 12px); right: 0; max-height: 16em; overflow: auto; margin: 2px 0 0; padding: 4px 0;
+  position: absolute; z-index: 10; top: 100%; left: 0; right: 0; max-height: 16em; overflow: auto; margin: 2px 0 0; padding: 4px 0;
   list-style: none; border: 1px solid var(--line); border-radius: 4px; background: var(--field); box-shadow: 0 4px 12px rgb(0 0 0 / 25%);
 }
 .agr-form [role=option] { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 16px; padding: 2px 10px; margin: 0; cursor: pointer; }
@@ -54,7 +54,6 @@ const STYLE = `
 .agr-form .agr-said:empty { display: none; }
 @container (max-width: 30em) {
   .agr-form .agr-field { display: block; }
-  .agr-form [role=listbox] { left: 0; }
 }
 `;
 const LIMITS = [
@@ -258,7 +257,8 @@ function completing(input, models) {
   input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-      if (list.hidden) open("");
+      if (list.hidden) open(input.value);
+      if (list.children.length < 2) open("");
       select(event.key === "ArrowDown" ? at + 1 : at < 0 ? -1 : at - 1);
     } else if (event.key === "Enter" && at >= 0) {
       pick(models.find(([id]) => id === list.children[at].firstChild.textContent)[0]);
@@ -289,7 +289,6 @@ function render({ model, el }) {
   const said = make("p", "agr-said");
   let fields = null, waiting = 0, tries = 0, sent = {}, closing = false, done = "";
   said.setAttribute("role", "status");
-  root.noValidate = true;
   root.append(said);
   el.append(style, root);
 
@@ -301,6 +300,7 @@ function render({ model, el }) {
     model.send({ ...message, view, cells: agentCells(model) });
   };
   const save = () => {
+    if (!fields) return;
     tries = 0;
     root.querySelector(".agr-paste")?.remove();
     sendChanges();
@@ -344,14 +344,14 @@ function render({ model, el }) {
 
   const buttons = (form) => {
     const row = make("div", "agr-buttons");
-    const button = (text, act, main = false) => {
-      const made = noShortcuts(make("button", main ? "agr-main" : "", text));
-      made.type = main ? "submit" : "button";
+    const button = (text, act) => {
+      const made = noShortcuts(make("button", row.children.length ? "" : "agr-main", text));
+      made.type = "button";
       made.name = text;
-      if (!main) made.addEventListener("click", () => act(made));
+      made.addEventListener("click", () => act(made));
       row.append(made);
     };
-    button(form.writes ? "Write to the cell" : "Make the cell’s text", null, true);
+    button(form.writes ? "Write to the cell" : "Make the cell’s text", save);
     button("Read the cell again", () => { say(""); ask({ kind: "open" }); });
     button("Close", (made) => {
       const lost = Object.keys(fields.changes()).length;
@@ -413,14 +413,12 @@ function render({ model, el }) {
     clearTimeout(waiting);
     answers[message.kind](message);
   };
-  root.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (fields) save();
-  });
+  // Enter in a field writes; in the text of several lines it is a new line, and Ctrl+Enter writes.
+  root.addEventListener("submit", (event) => event.preventDefault());
   root.addEventListener("keydown", (event) => {
-    const area = event.target.tagName === "TEXTAREA" && !event.target.readOnly;
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey || event.shiftKey) && (area || event.target.tagName === "INPUT")) {
-      if (area && event.shiftKey) return;
+    const { tagName, type, readOnly } = event.target;
+    const writes = tagName === "INPUT" ? type !== "checkbox" : tagName === "TEXTAREA" && !readOnly && (event.ctrlKey || event.metaKey);
+    if (event.key === "Enter" && writes && !event.isComposing) {
       event.preventDefault();
       event.stopPropagation();
       save();

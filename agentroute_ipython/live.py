@@ -220,6 +220,7 @@ class _Cell:
         self._card.elapsed_s = (now if self._closed_at is None else self._closed_at) - self._shown_at
         # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
         self._shell.display_pub.publish(self._bundle(), {}, transient={"display_id": self._display_id}, update=update)
+        self._drawn_at[-1] = self._clock()  # from its end on, so that no more than so many are sent in any second
 
 
 def _as_html(shell: Any, render: str) -> bool:

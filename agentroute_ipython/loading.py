@@ -12,6 +12,7 @@ from agentroute.store import default_store
 from .completion import install, uninstall
 from .magics import AgentMagics
 from .transform import AgentLine
+from .usage_totals import process_usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +32,7 @@ def load(shell: InteractiveShell) -> None:
     magics = AgentMagics(shell)
     shell.register_magics(magics)
     magics.begin()
+    process_usage()
     shell.input_transformers_cleanup.insert(0, magics.transform)  # before what strips `>>>` from the body
     shell.input_transformer_manager.token_transformers.append(AgentLine)
     install(shell, magics)

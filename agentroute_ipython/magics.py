@@ -248,19 +248,19 @@ class AgentMagics(Magics):
             from .live import LiveView
 
             view: Any = LiveView(shell=self.shell, render=self.render)
-            asked = self._asked(agent, prompt, arguments, approver)
+            asked = self._asked(agent, prompt, arguments, view.telling(approver.decide))
             run: Runnable = Run(asked, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
         else:
             from .comparison import Comparison
             from .comparison_display import ComparisonView
 
-            cases, agent = self._cases(prompt, arguments, approver)
+            cases, agent = self._cases(prompt, arguments, approver.decide)
             view = ComparisonView(shell=self.shell, labels=[case.label for case in cases], render=self.render)
             run = Comparison(cases, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
         self.last = view
         return run
 
-    def _cases(self, prompt: str, arguments: Arguments, approver: Any) -> tuple[list[Any], Agent[Any]]:
+    def _cases(self, prompt: str, arguments: Arguments, approve: Any) -> tuple[list[Any], Agent[Any]]:
         """What is compared: each agent with each model, so many times; and the first of the agents."""
         from agentroute.config import without_password
         from agentroute.run_spec import new_run_id
@@ -276,20 +276,20 @@ class AgentMagics(Magics):
                 asked += [without_password(model)] if model is not None and len(arguments.models) > 1 else []
                 for sample in range(1, arguments.samples + 1):
                     label = " ".join([*asked, *([f"#{sample}"] if arguments.samples > 1 else [])])
-                    events = self._asked(agent, prompt, arguments, approver, comparison, "" if sample == 1 else str(sample))
+                    events = self._asked(agent, prompt, arguments, approve, comparison, "" if sample == 1 else str(sample))
                     cases.append(Case(label, events))
         assert first is not None
         return cases, first
 
     def _asked(
-        self, agent: Agent[Any], prompt: str, arguments: Arguments, approver: Any, tags: dict[str, str] | None = None, salt: str = ""
+        self, agent: Agent[Any], prompt: str, arguments: Arguments, approve: Any, tags: dict[str, str] | None = None, salt: str = ""
     ) -> _ASKED:
         """What begins the run; one with a salt has another answer than its like."""
         events = partial(
             agent.events,
             prompt,
             record=None if arguments.record else False,
-            approve=approver.decide if agent.approve is None else None,
+            approve=approve if agent.approve is None else None,
             max_cost=self.max_cost if agent.max_cost is None else None,
             tags=tags,
         )

@@ -141,7 +141,10 @@ def _signature(tool: Tool) -> str:
     rows = _parameters(tool)
     if isinstance(rows, str):
         return f"{tool.name}({'' if rows == 'none' else '…'})"
-    taken = [name + (f": {kind}" if kind else "") + (f" = {default}" if default not in ("", "required") else "") for name, kind, default, _ in rows]
+    taken = [
+        name + (f": {kind}" if kind else "") + (f" = {default}" if default not in ("", "required") else "")
+        for name, kind, default, _ in rows
+    ]
     return one_line(f"{tool.name}({', '.join(taken)})", _TEXT)
 
 

@@ -35,6 +35,15 @@ _SOURCE = """
 & .agr-answer > :last-child { margin: 0; }
 & .agr-answer summary { color: var(--agr-dim); margin-bottom: .7em; }
 & .agr-asking > p:last-child::after { content: "\\2009▍"; color: var(--agr-busy); }
+& .agr-h { font-size: 1.12em; }
+& :is(ul, ol) { margin: 0 0 .7em; padding-inline-start: 1.6em; }
+& blockquote { margin: 0 0 .7em; padding: 0 0 0 12px; border: 0; border-inline-start: 3px solid var(--agr-line); color: var(--agr-dim); }
+& hr { margin: 1em 0; border: 0; border-top: 1px solid var(--agr-line); }
+& .agr-table { overflow: auto; max-height: 24em; margin: 0 0 .7em; }
+& .agr-table :is(th, td) { border-bottom: 1px solid var(--agr-line); }
+& .agr-table th { font-weight: 600; }
+& .agr-answer pre { margin: 0 0 .7em; padding: 10px 12px; border-radius: 6px; background: var(--agr-soft); }
+& .agr-tree { margin: 0; list-style: none; padding-inline-start: 1.2em; }
 & .agr-error { margin: 0; padding: 12px 18px; border-inline-start: 4px solid var(--agr-bad); background: var(--agr-soft); white-space: pre-wrap; }
 &.agr-interrupted .agr-error { border-color: var(--agr-dim); }
 & .agr-run { font-size: .9em; }
@@ -55,6 +64,9 @@ _SOURCE = """
 & .agr-steps thead th { color: var(--agr-dim); font-size: .92em; }
 & .agr-steps th:first-child { width: 99%; }
 & .agr-steps .agr-turn > * { padding-top: 9px; }
+& td:not(:first-child) > div { display: flex; width: 100%; height: 3px; margin-top: 2px; border-radius: 2px; background: var(--agr-soft); overflow: hidden; }
+& td > div > b[style] { border-radius: 2px; background: var(--agr-dim); }
+& .agr-turn b[style] { background: var(--agr-busy); }
 & .agr-steps td[colspan]:first-child { padding-inline-start: 34px; }
 & .agr-output :is(th, td) { padding: 2px 24px 2px 0; text-align: start; white-space: pre-wrap; }
 & .agr-output th { color: var(--agr-dim); overflow-wrap: break-word; }

@@ -13,7 +13,6 @@ from typing import Any
 from agentroute.figures import plural
 
 from .escaping import LEFT, code, escaped, line, text_block
-from .formats import one_line, visible
 
 __all__ = ["answer_table", "container", "tree"]
 

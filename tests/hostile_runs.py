@@ -12,13 +12,14 @@ from typing import Any
 
 from agentroute import Agent, LLMRequest, LLMResponse, ToolCall
 from agentroute.errors import ErrorModelResponse
+from agentroute.events import TextDelta
 from agentroute.message import LLMChunk
 from tests.hostile import HUGE, hostile_texts
 
 __all__ = ["ModelHostile", "agents", "draw", "show_agents", "show_cards", "unguarded"]
 
-PIECES = 4
-"""Pieces in which a text is streamed; each is drawn."""
+PIECES = 3
+"""Pieces in which a text is streamed."""
 
 
 class ModelHostile:
@@ -87,15 +88,17 @@ def agents(texts: dict[str, str], ends: str = "answer") -> Iterator[Agent[Any]]:
 
 
 async def draw(agent: Agent[Any], prompt: str) -> None:
-    """Runs the agent and shows it as a cell does, but drawn anew at each piece."""
+    """Runs the agent and shows it as a cell does: empty, with half a text, and at its end."""
     from IPython import get_ipython
 
     from agentroute_ipython.live import LiveView
 
-    view = LiveView(shell=get_ipython(), rate_hz=1_000_000)  # type: ignore[no-untyped-call]
+    now = 0.0
+    view = LiveView(shell=get_ipython(), clock=lambda: now)  # type: ignore[no-untyped-call]
     view.show()
     async with aclosing(agent.events(prompt)) as events:
         async for event in events:
+            now += 60.0 if isinstance(event, TextDelta) and event.turn == 2 else 0.0
             view.update(event)
     view.close()
 

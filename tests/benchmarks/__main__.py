@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentroute import Agent, tool
+from tests.benchmarks.drawing import drawing
 from tests.benchmarks.endpoint import endpoint
 from tests.benchmarks.history import history
 from tests.benchmarks.measure import cpu, processes, row
@@ -95,6 +96,7 @@ def main() -> None:
     row("from agentroute import Agent, whole process", value, floor, "≤ 80 ms")
     value, floor = processes("%load_ext agentroute_ipython", "pass", "-m", "IPython", "--no-banner", "--quick")
     row("%load_ext agentroute_ipython over bare IPython", value - floor, floor, "≤ 20 ms")
+    drawing()
     with endpoint() as base_url:
         asyncio.run(runs(base_url))
         asyncio.run(tools_side_by_side(base_url))

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real Chromium, for tests of what a reader of a notebook sees.
+"""A real JupyterLab, or Notebook 7, in a real Chromium, for tests of what a reader of a notebook sees.
 
     lab.write("x.ipynb", ["print(1 + 1)"])
     with lab.open("x.ipynb", theme="dark") as page:
@@ -48,6 +48,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "docmanager-extension/plugin": {"autosave": False},
 }
 Theme = Literal["light", "dark"]
+Application = Literal["lab", "notebook"]
+MODULES: dict[Application, str] = {"lab": "jupyterlab", "notebook": "notebook"}
+PAGES: dict[Application, str] = {"lab": "doc/tree", "notebook": "notebooks"}
+CLASSES: dict[Application, str] = {"lab": "LabApp", "notebook": "JupyterNotebookApp"}
 DISABLED_EXTENSIONS = [
     "@jupyterlab/apputils-extension:announcements",  # asks for news and newer versions
     "@jupyterlab/cell-toolbar-extension",  # covers the code in pictures
@@ -72,11 +76,12 @@ IS_IDLE = """
 
 
 class Lab:
-    """A JupyterLab server with its folder of notebooks. Made by `running_lab`."""
+    """A JupyterLab or Notebook server with its folder of notebooks. Made by `running_lab`."""
 
-    def __init__(self, folder: Path, url: str, browser: Browser) -> None:
+    def __init__(self, folder: Path, url: str, browser: Browser, application: Application = "lab") -> None:
         self.notebooks = folder / "notebooks"
         self.url = url
+        self.pages = f"{url}/{PAGES[application]}"
         self._settings = folder / "settings" / "@jupyterlab"
         self._browser = browser
 
@@ -138,7 +143,7 @@ class NotebookPage:
     def open(self, name: str) -> None:
         """Load a notebook in this window and wait until its kernel is ready."""
         self.name = name
-        self.page.goto(f"{self._lab.url}/doc/tree/{name}?reset")
+        self.page.goto(f"{self._lab.pages}/{name}?reset")
         self.page.wait_for_function(IS_READY, timeout=60_000)
 
     # Running
@@ -229,8 +234,10 @@ class NotebookPage:
 
 
 @contextmanager
-def running_lab(folder: Path, playwright: Playwright, version: KernelVersion = INSTALLED) -> Iterator[Lab]:
-    """Start JupyterLab on `folder`/notebooks, with kernels of `version`, and a browser for it.
+def running_lab(
+    folder: Path, playwright: Playwright, version: KernelVersion = INSTALLED, application: Application = "lab"
+) -> Iterator[Lab]:
+    """Start JupyterLab or Notebook 7 on `folder`/notebooks, with kernels of `version`, and a browser for it.
 
     Raises:
         RuntimeError: there is no Chromium, or the server ended at once.
@@ -238,12 +245,12 @@ def running_lab(folder: Path, playwright: Playwright, version: KernelVersion = I
     executable = chromium()
     environment = lab_environment(folder, version)
     (folder / "notebooks").mkdir()
-    with serving(folder, environment) as url:
+    with serving(folder, environment, application) as url:
         browser = playwright.chromium.launch(
             executable_path=executable, args=CHROMIUM_OPTIONS, env={**kernel_environment(folder)}
         )
         try:
-            yield Lab(folder, url, browser)
+            yield Lab(folder, url, browser, application)
         finally:
             browser.close()
 
@@ -268,7 +275,7 @@ def lab_environment(folder: Path, version: KernelVersion) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def serving(folder: Path, environment: Mapping[str, str], application: Application) -> Iterator[str]:
     """Run the server; its address, without a slash at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -282,10 +289,10 @@ def serving(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         "ServerApp.allow_root": True,
         "ServerApp.disable_check_xsrf": True,  # so that `Lab.stop_kernels` need not be a browser
         "IdentityProvider.token": "",
-        "LabApp.expose_app_in_browser": True,
+        f"{CLASSES[application]}.expose_app_in_browser": True,
         "LabApp.extension_manager": "readonly",
     }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    command = [sys.executable, "-m", MODULES[application], *(f"--{name}={value}" for name, value in options.items())]
     url = f"http://127.0.0.1:{port}"
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)

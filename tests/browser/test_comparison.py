@@ -30,7 +30,7 @@ ANSWERS = [
 ]
 look = ToolCall("1", "order_status", {"order_id": "4821"})
 for number, answer in enumerate(ANSWERS, 1):
-    model = ModelScripted([look, says(answer, 0.001 * number)], model_id=f"vendor/model-{number}")
+    model = ModelScripted([look, says(answer, 0.001 * number)] * 4, model_id=f"vendor/model-{number}")
     globals()[f"agent{number}"] = Agent(f"agent{number}", model=model, tools=[order_status])
 """
 PROMPT = "\nWhere is order 4821? It was promised for Friday."

@@ -275,7 +275,7 @@ def test_nothing_half_written_is_an_error(shell, text, capsys):
 
 def test_a_failure_of_our_own_leaves_ipython_its_say(shell, monkeypatch):
     monkeypatch.setattr("agentroute_ipython.completion._asked", lambda *a, **k: 1 / 0)
-    assert "customer_name" in offered(shell, "%agent support cust")
+    assert "customer_name" in offered(shell, "%agent support {cust")
 
 
 def test_very_many_models_are_offered_by_vendor_first(shell, monkeypatch):

@@ -276,21 +276,21 @@ streaming = Agent("bot", model=ModelScripted(["one two three four five six seven
 sync, asynchronous, asking = calling(sync_tool), calling(async_tool), calling(refund)
 """
 STATE = {
-    "silent": ("%%agent silent", "running"),
-    "streaming": ("%%agent streaming", "two"),
-    "sync tool": ("%%agent sync", "in the tool"),
-    "async tool": ("%%agent asynchronous", "in the tool"),
-    "approval": ("%%agent asking", "needs your approval"),  # by a button where the kernel answers it, else at a prompt
-    "approval at a prompt": ("%%agent asking --approval input", "needs your approval"),
-    "approval at a prompt of a cell inside a cell": ("%%time\n%%agent asking", "needs your approval"),
+    "silent": ("%agent silent Go.", "running"),
+    "streaming": ("%agent streaming Go.", "two"),
+    "sync tool": ("%agent sync Go.", "in the tool"),
+    "async tool": ("%agent asynchronous Go.", "in the tool"),
+    "approval": ("%agent asking Go.", "needs your approval"),  # by a button where the kernel answers it, else at a prompt
+    "approval at a prompt": ("%agent asking --approval input Go.", "needs your approval"),
+    "approval at a prompt of a cell inside a cell": ("get_ipython().run_cell_magic('agent', 'asking', 'Go.')", "needs your approval"),
 }
 
 
 @pytest.mark.parametrize("state", STATE)
 def test_stop_ends_a_run_in_every_state_and_the_cells_behind_it(any_kernel: Session, state: str) -> None:
     assert any_kernel.run(STATES).status == any_kernel.run("%load_ext agentroute_ipython").status == "ok"
-    head, sign = STATE[state]
-    cell = any_kernel.start(f"{head}\nGo.", answers=[])
+    source, sign = STATE[state]
+    cell = any_kernel.start(source, answers=[])
     following = any_kernel.start("print('reached')")
     cell.wait_for_output(sign)
     any_kernel.interrupt()

@@ -1,21 +1,23 @@
 import asyncio
 import io
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agentroute import ToolCall
+from agentroute import Context, ErrorConfig, Tool, ToolCall, tool
 from agentroute.errors import ErrorInterrupted
-from agentroute.events import AgentEnd, Event, ReasoningDelta, TextDelta, ToolCallStart, TurnEnd, TurnStart
+from agentroute.events import AgentEnd, Event, ReasoningDelta, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
 from agentroute.records import Record
 from agentroute.result import Result
 from agentroute_ipython.live import LiveView
-from tests.ipython.sample_runs import ANSWER, STORY, asks, call, ended, events, turn
+from tests.ipython.sample_runs import ANSWER, STORY, agent, asks, call, ended, events, says, turn
 
 
 class Clock:
@@ -217,6 +219,136 @@ def test_views_are_used_from_several_threads(kernel: Kernel) -> None:
     assert view.card.answer == "x" * 2000
 
 
+# ----------------------------------------------------------------------------------------------------- in another place
+
+
+def test_card_shown_again_goes_on_in_the_new_place_and_the_old_one_stays(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    clock.now += 1
+    view.update(TextDelta("one ", 1))
+    view.show_again()
+    old, new = kernel.published[0]["transient"], kernel.published[-1]["transient"]
+    assert old != new and kernel.published[-1]["update"] is False and "one" in kernel.html
+    clock.now += 1
+    view.update(TextDelta("two", 1))
+    view.close()
+    assert [(message["transient"], message["update"]) for message in kernel.published[3:]] == [(new, True), (new, True)]
+    assert "one two" in kernel.html
+
+
+def test_redraws_in_the_new_place_keep_to_the_rate(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    view.show_again()
+    view.update(TextDelta("soon", 1))
+    assert len(kernel.published) == 2
+    clock.now += 0.1
+    view.tick()
+    assert len(kernel.published) == 3
+
+
+def test_run_that_is_over_is_shown_again_as_it_ended(view: LiveView, kernel: Kernel, clock: Clock) -> None:
+    view.show()
+    view.update(TurnStart(1))
+    clock.now += 3
+    view.close()
+    clock.now += 1000
+    view.show_again()
+    assert kernel.published[-1]["data"] == kernel.published[-2]["data"]
+    assert kernel.published[-1]["transient"] != kernel.published[-2]["transient"]
+    assert "3.0 s" in kernel.published[-1]["data"]["text/plain"]
+
+
+def test_view_that_was_never_shown_is_shown_by_show_again(view: LiveView, kernel: Kernel) -> None:
+    view.show_again()
+    view.show()
+    view.close()
+    assert [message["update"] for message in kernel.published] == [False, True]
+
+
+# ------------------------------------------------------------------------------------------------------------ approvals
+
+
+@tool(needs_approval=True)
+def wire_money(amount: int) -> str:
+    """Sends money."""
+    return "sent"
+
+
+def approved_run(view: LiveView, tools: list[Tool], answers: list[Any]) -> list[str]:
+    """What the plain card says at each question, and after it."""
+    said = []
+
+    async def approve(ctx: Context, asked: ToolCall) -> bool:
+        said.append(view.card_text())  # type: ignore[attr-defined]
+        return True
+
+    async def run() -> None:
+        async for event in agent(answers, tools).events("go", approve=view.telling(approve)):
+            view.update(event)
+            said.extend([view.card_text()] * isinstance(event, ToolCallEnd))  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+    return said
+
+
+@pytest.fixture
+def told(view: LiveView, kernel: Kernel, clock: Clock) -> LiveView:
+    """A view that draws whenever it is asked for the plain text of its card."""
+
+    def card_text() -> str:
+        clock.now += 1
+        view.tick()
+        return str(kernel.published[-1]["data"]["text/plain"])
+
+    view.card_text = card_text  # type: ignore[attr-defined]
+    return view
+
+
+def test_card_says_that_a_call_waits_for_an_approval_for_as_long_as_it_does(told: LiveView, kernel: Kernel) -> None:
+    asked, after = approved_run(told, [wire_money], [asks(ToolCall("1", "wire_money", {"amount": 5})), says("Done.")])
+    assert asked.splitlines()[0] == "wire_money(amount=5) waits for your approval"
+    assert asked.splitlines()[1].startswith("waits for your approval, 1 model call")
+    assert "waits" not in after and "-> sent" in after
+    assert any(">waits for your approval<" in message["data"]["text/html"] for message in kernel.published)
+    told.close()
+    assert "waits" not in kernel.html
+
+
+def test_only_the_call_that_is_asked_about_waits(told: LiveView) -> None:
+    @tool
+    async def slow() -> str:
+        """Takes its time."""
+        await asyncio.sleep(0)
+        return "slow"
+
+    calls = asks(ToolCall("1", "wire_money", {"amount": 5}), ToolCall("2", "slow", {}))
+    asked = approved_run(told, [wire_money, slow], [calls, says("Done.")])[0]
+    assert asked.splitlines()[0].endswith("waits for your approval") and asked.splitlines()[1].startswith("slow() running")
+
+
+def test_run_inside_a_tool_that_asks_is_told_by_the_run_around_it(told: LiveView) -> None:
+    inner = agent([asks(ToolCall("1", "wire_money", {"amount": 5})), says("Paid.")], [wire_money])
+
+    @tool
+    async def pay() -> str:
+        """Pays."""
+        return (await inner.arun("pay")).output
+
+    asked, after = approved_run(told, [pay], [asks(ToolCall("1", "pay", {})), says("Done.")])
+    assert asked.splitlines()[0] == "pay() running"
+    assert asked.splitlines()[1].startswith("waits for your approval")
+    assert "waits" not in after
+
+
+def test_approval_that_fails_leaves_nothing_waiting(view: LiveView) -> None:
+    async def approve(ctx: Context, asked: ToolCall) -> bool:
+        raise RuntimeError("nobody")
+
+    with pytest.raises(RuntimeError, match="nobody"):
+        asyncio.run(view.telling(approve)(Context(), ToolCall("1", "wire_money", {})))  # type: ignore[arg-type]
+    assert view.card.waiting == []
+
+
 # ------------------------------------------------------------------------------------------------------ in a terminal
 
 
@@ -309,6 +441,147 @@ def test_terminal_ends_an_open_line_before_the_next(terminal: Terminal) -> None:
     )
     lines = printed(terminal, [*story, stopped])
     assert lines[:2] == ["Wait", "search()"] and lines[2].startswith("interrupted, 1 model call, 1 tool call")
+
+
+def test_terminal_shows_a_run_again_and_goes_on_below(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):  # type: ignore[type-var]
+        view = LiveView(shell=object())
+        view.update(TurnStart(1))
+        view.update(TextDelta("One ", 1))
+        view.show_again()
+        view.update(TextDelta("two.", 1))
+        view.close()
+        view.show_again()
+    assert terminal.text == (
+        "One \nOne \n\nrunning\ntwo.\n\ninterrupted\nOne two.\n\nInterrupted: left before its end\ninterrupted\n"
+    )
+
+
+# --------------------------------------------------------------------------------------------------- styles of a terminal
+
+
+class Tty(Terminal):
+    """A terminal that shows styles."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Plain:
+    """A shell whose user wants no colours."""
+
+    colors = "nocolor"
+
+
+@pytest.fixture
+def tty(monkeypatch: pytest.MonkeyPatch) -> Tty:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return Tty()
+
+
+def test_tool_lines_are_dim_and_the_state_is_bold_on_a_terminal(tty: Tty) -> None:
+    lines = printed(tty, events(STORY))
+    assert lines[0] == "Let me look."
+    assert lines[1] == '\x1b[2morder_status(order_id="4821")\x1b[0m'
+    assert lines[2].startswith('\x1b[2morder_status -> {"status"') and lines[2].endswith("\x1b[0m")
+    assert lines[5:8] == ANSWER.split("\n")
+    assert lines[9].startswith("\x1b[1mdone\x1b[0m, 3 model calls")
+
+
+def test_error_of_a_tool_is_bold_on_a_terminal(tty: Tty) -> None:
+    lines = printed(tty, events([asks(ToolCall("1", "nothing", {})), says("No.")]))
+    assert lines[1].startswith("\x1b[2mnothing -> \x1b[0m\x1b[1mUnknownTool\x1b[0m\x1b[2m: There is no tool 'nothing'")
+
+
+def test_styles_change_nothing_but_the_style(tty: Tty, terminal: Terminal) -> None:
+    stories = events([asks(ToolCall("1", "nothing", {}), ToolCall("2", "order_status", {"order_id": "1"})), says("No.")])
+    printed(tty, stories)
+    printed(terminal, stories)
+    assert re.sub("\x1b\\[[012]m", "", tty.text) == terminal.text
+    assert "\x1b" not in terminal.text
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_environment_asks_for_plain_text(tty: Tty, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    printed(tty, events(STORY))
+    assert "\x1b" not in tty.text
+
+
+def test_shell_asks_for_plain_text(tty: Tty) -> None:
+    with redirect_stdout(tty):  # type: ignore[type-var]
+        view = LiveView(shell=Plain())
+        view.update(ToolCallStart(call(1, 1)))
+        view.close()
+    assert "search()" in tty.text and "\x1b" not in tty.text
+
+
+def test_foreign_text_brings_no_style_to_a_terminal(tty: Tty) -> None:
+    evil = "\x1b[\x1b[31m31m\x9b32mred\x1b]8;;x\x07"
+    record = call(1, 1, tool_name=evil, arguments_text=evil, result_text=evil, status="error", error_type=evil)
+    story = [TurnStart(1), TextDelta(evil, 1), ToolCallStart(record), ToolCallEnd(record, {})]
+    over = ended([turn(1)], [record], error=None, status="error", error_type=evil, error_text=evil, request_model=evil)
+    assert over.run is not None
+    printed(tty, [*story, AgentEnd(Result({evil: evil}, record=Record(over.run, over.turns, [record])))])
+    assert set(re.findall("\x1b.{0,3}", tty.text)) == {"\x1b[2m", "\x1b[0m", "\x1b[1m"} and "\x9b" not in tty.text
+    assert "red" in tty.text
+
+
+# ------------------------------------------------------------------------------------------------------- the trait render
+
+
+def test_text_in_a_kernel_is_printed_as_it_comes(kernel: Kernel, terminal: Terminal) -> None:
+    with redirect_stdout(terminal):  # type: ignore[type-var]
+        view = LiveView(shell=kernel, render="text")
+        view.show()
+        for event in events(STORY):
+            view.update(event)
+        view.close()
+    assert terminal.text.startswith("Let me look.\norder_status(") and ANSWER in terminal.text
+    assert kernel.published == []
+
+
+def test_html_is_drawn_where_a_shell_is_neither_kernel_nor_terminal(kernel: Kernel, clock: Clock) -> None:
+    shell = SimpleNamespace(display_pub=kernel)
+    LiveView(shell=shell, render="html", clock=clock).show()
+    assert "<section" in kernel.html
+
+
+def test_html_is_lines_in_a_terminal(kernel: Kernel, terminal: Terminal) -> None:
+    with redirect_stdout(terminal):  # type: ignore[type-var]
+        LiveView(shell=SimpleNamespace(display_pub=kernel, simple_prompt=True), render="html").close()
+    assert (kernel.published, terminal.text) == ([], "interrupted\n")
+
+
+def test_off_draws_nothing_until_it_is_asked_to(kernel: Kernel, clock: Clock) -> None:
+    view = LiveView(shell=kernel, render="off", clock=clock)
+    view.show()
+    clock.now += 2
+    view.update(TextDelta("Hello", 1))
+    view.tick()
+    assert kernel.published == []
+    view.show_again()
+    assert "Hello" in kernel.html and "2.0 s" in kernel.published[-1]["data"]["text/plain"]
+    view.close()
+    assert [message["update"] for message in kernel.published] == [False, True]
+
+
+def test_off_prints_nothing_until_it_is_asked_to(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):  # type: ignore[type-var]
+        view = LiveView(shell=object(), render="off")
+        view.show()
+        for event in events(STORY):
+            view.update(event)
+        view.close()
+        assert terminal.pieces == []
+        view.show_again()
+    assert terminal.text.startswith(ANSWER) and "\ndone, 3 model calls" in terminal.text
+
+
+def test_unknown_way_to_render_is_refused(kernel: Kernel) -> None:
+    with pytest.raises(ErrorConfig, match="render must be auto, html, text or off; got 'htlm'"):
+        LiveView(shell=kernel, render="htlm")
 
 
 # --------------------------------------------------------------------------------------------------------------- both

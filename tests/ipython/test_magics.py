@@ -1,105 +1,35 @@
 """`%%agent` and `%agent` in a shell of this process, which has no kernel: runs go to the background loop."""
 
 import json
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
 from pydantic import SecretStr
-from traitlets.config import Config
 
-from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall, set_budget
+from agentroute import Agent, ErrorMaxTurns, LLMRequest, ToolCall
 from agentroute.errors import ErrorModelKey
 from agentroute.records import RunRecord
 from agentroute.replays import replay_now, set_replay
 from agentroute.store import default_store
-from agentroute.testing import ModelFunction, ModelScripted
+from agentroute.testing import ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from agentroute_ipython.arguments import OPTIONS
-from agentroute_ipython.magics import AgentMagics
+from tests.ipython.shells import ShellNotebook, refund
 from tests.server import ModelServer
 
 
-def order_status(order_id: str) -> str:
-    """Where an order is."""
-    return "shipped"
-
-
-def refund(order_id: str) -> str:
-    return "done"
-
-
-class Notebook:
-    """A shell with the extension loaded, and a model `scripted` that answers "A1", "A2", …"""
-
-    def __init__(self, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-        self.shell, self._capsys = shell, capsys
-        self.model = ModelFunction(lambda request: f"A{len(self.model.requests)}", model_id="scripted")
-        shell.push({"scripted": self.model, "order_status": order_status, "refund": refund})
-
-    def __getitem__(self, name: str) -> Any:
-        return self.shell.user_ns[name]
-
-    def __setitem__(self, name: str, value: object) -> None:
-        self.shell.user_ns[name] = value
-
-    @property
-    def magics(self) -> AgentMagics:
-        magics: AgentMagics = self.shell.magics_manager.registry["AgentMagics"]
-        return magics
-
-    @property
-    def request(self) -> LLMRequest:
-        """What was asked last."""
-        return self.model.requests[-1]
-
-    @property
-    def asked(self) -> list[tuple[str, str]]:
-        return [(message.role, message.text) for message in self.request.messages]
-
-    def cell(self, source: str) -> ExecutionResult:
-        return self.shell.run_cell(source, store_history=True)
-
-    def run(self, source: str) -> str:
-        """What a cell prints; it must succeed."""
-        self._capsys.readouterr()
-        self.cell(source).raise_error()
-        return self._capsys.readouterr().out
-
-    def mistake(self, source: str) -> str:
-        """The message of a cell that was refused before anything was sent."""
-        before = len(self.model.requests)
-        self._capsys.readouterr()
-        error = self.cell(source).error_in_exec
-        shown = self._capsys.readouterr()
-        assert type(error) is UsageError
-        assert (shown.out, shown.err) == ("", f"UsageError: {error}\n")
-        assert 1 <= len(str(error).splitlines()) <= 3
-        assert len(self.model.requests) == before
-        return str(error)
+@pytest.fixture
+def shell(plain_shell: InteractiveShell) -> InteractiveShell:
+    return plain_shell
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("AGENTROUTE_RUNS", str(tmp_path / "runs.db"))
-    config = Config({"HistoryManager": {"hist_file": ":memory:", "connection_options": {"check_same_thread": False}}})
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=config, user_module=types.ModuleType("notebook"))
-    yield shell
-    unload_ipython_extension(shell)
-    shell.history_manager.end_session()
-    InteractiveShell.clear_instance()
-
-
-@pytest.fixture
-def notebook(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> Notebook:
-    load_ipython_extension(shell)
-    return Notebook(shell, capsys)
+def notebook(shell_notebook: ShellNotebook) -> ShellNotebook:
+    return shell_notebook
 
 
 FIRST = """%%agent support --model scripted --tools order_status,refund --max-cost 0.25
@@ -111,47 +41,47 @@ Where is order 4821?
 # Defining and running
 
 
-def test_first_example_defines_and_runs(notebook: Notebook) -> None:
+def test_first_example_defines_and_runs(notebook: ShellNotebook) -> None:
     assert "A1" in notebook.run(FIRST)
     assert notebook.asked == [("system", "You are a concise, accurate support agent."), ("user", "Where is order 4821?")]
     assert [tool["function"]["name"] for tool in notebook.request.tools] == ["order_status", "refund"]
     assert notebook["_agent"].output == "A1"
 
 
-def test_defined_agent_runs_again_and_remembers_nothing(notebook: Notebook) -> None:
+def test_defined_agent_runs_again_and_remembers_nothing(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.run("%%agent support\nAnd 4822?")
     assert notebook.asked == [("system", "You are a concise, accurate support agent."), ("user", "And 4822?")]
     assert len(notebook.request.tools) == 2
 
 
-def test_agent_of_a_variable_runs(notebook: Notebook) -> None:
+def test_agent_of_a_variable_runs(notebook: ShellNotebook) -> None:
     notebook["bot"] = Agent("bot", model=notebook.model, instructions="Be brief.")
     notebook.run("%%agent bot\nhi")
     assert notebook.asked == [("system", "Be brief."), ("user", "hi")]
 
 
-def test_line_with_a_model_needs_no_definition(notebook: Notebook) -> None:
+def test_line_with_a_model_needs_no_definition(notebook: ShellNotebook) -> None:
     notebook.run("%%agent quick --model scripted -i 'Be brief.'\nhi")
     assert notebook.asked == [("system", "Be brief."), ("user", "hi")]
     notebook.run("%agent quick again")
     assert notebook.asked == [("system", "Be brief."), ("user", "again")]
 
 
-def test_configured_model_is_the_default(notebook: Notebook) -> None:
+def test_configured_model_is_the_default(notebook: ShellNotebook) -> None:
     notebook.run("%config AgentMagics.model = 'scripted'")
     notebook.run("%%agent quick\nhi")
     assert notebook.asked == [("user", "hi")]
 
 
-def test_model_string_goes_to_its_endpoint(notebook: Notebook) -> None:
+def test_model_string_goes_to_its_endpoint(notebook: ShellNotebook) -> None:
     with ModelServer(["Hello!"]) as server:
         notebook.run(f"%%agent quick --model {server.model} --max-tokens 7\nhi")
         assert server.requests[0]["max_tokens"] == 7
         assert notebook["_agent"].output == "Hello!"
 
 
-def test_options_of_a_run_end_with_it(notebook: Notebook) -> None:
+def test_options_of_a_run_end_with_it(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.run("%%agent support --temperature 0.5 --tools refund --instructions Other.\nhi")
     assert (notebook.request.temperature, notebook.asked[0]) == (0.5, ("system", "Other."))
@@ -161,7 +91,7 @@ def test_options_of_a_run_end_with_it(notebook: Notebook) -> None:
     assert len(notebook.request.tools) == 2
 
 
-def test_options_beside_a_separator_belong_to_the_definition(notebook: Notebook) -> None:
+def test_options_beside_a_separator_belong_to_the_definition(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.run("%%agent support --temperature 0.5 --tools refund\nBe brief.\n---\nhi")
     notebook.run("%%agent support\nhi")
@@ -169,7 +99,7 @@ def test_options_beside_a_separator_belong_to_the_definition(notebook: Notebook)
     assert len(notebook.request.tools) == 1
 
 
-def test_separator_in_a_pasted_prompt_drops_no_limit_and_no_tool(notebook: Notebook) -> None:
+def test_separator_in_a_pasted_prompt_drops_no_limit_and_no_tool(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.run("%%agent support\nA mail:\n---\nSee below.")
     notebook.run("%%agent support\nhi")
@@ -179,7 +109,7 @@ def test_separator_in_a_pasted_prompt_drops_no_limit_and_no_tool(notebook: Noteb
     assert "tools         order_status, refund" in shown
 
 
-def test_backslash_makes_a_separator_part_of_the_text(notebook: Notebook) -> None:
+def test_backslash_makes_a_separator_part_of_the_text(notebook: ShellNotebook) -> None:
     notebook.run("%%agent bot -m scripted\nOne.\n\\---\nTwo.\n\\\\---\nThree.\\---")
     assert notebook.asked == [("user", "One.\n---\nTwo.\n\\---\nThree.\\---")]
     notebook.run("%%agent bot -m scripted\nOne.\n\\---\n---\nTwo.\n\\---")
@@ -189,7 +119,7 @@ def test_backslash_makes_a_separator_part_of_the_text(notebook: Notebook) -> Non
     assert notebook.asked == [("system", "One.\n---\nTwo."), ("user", "hi")]
 
 
-def test_defining_an_agent_of_a_variable_changes_the_variable(notebook: Notebook) -> None:
+def test_defining_an_agent_of_a_variable_changes_the_variable(notebook: ShellNotebook) -> None:
     notebook["bot"] = Agent("bot", model=notebook.model, tools=[refund])
     notebook.run("%%agent bot\nBe brief.\n---\nhi")
     assert notebook.asked == [("system", "Be brief."), ("user", "hi")]
@@ -197,7 +127,7 @@ def test_defining_an_agent_of_a_variable_changes_the_variable(notebook: Notebook
     assert list(notebook["bot"].tools_map) == ["refund"]
 
 
-def test_define_runs_nothing(notebook: Notebook) -> None:
+def test_define_runs_nothing(notebook: ShellNotebook) -> None:
     said = notebook.run("%%agent support --model scripted --tools refund --define\nBe brief.\n---\nAlways.")
     assert said == "support is defined (model scripted (ModelFunction), tools refund); nothing was run\n"
     assert notebook.model.requests == []
@@ -209,18 +139,18 @@ def test_define_runs_nothing(notebook: Notebook) -> None:
 
 
 @pytest.mark.parametrize("line", ["---", "---  ", "---\t"])
-def test_first_separator_counts(notebook: Notebook, line: str) -> None:
+def test_first_separator_counts(notebook: ShellNotebook, line: str) -> None:
     notebook.run(f"%%agent bot -m scripted\nOne.\n{line}\nTwo.\n---\nThree.")
     assert notebook.asked == [("system", "One."), ("user", "Two.\n---\nThree.")]
 
 
 @pytest.mark.parametrize("line", [" ---", "----", "--", "--- x", "- - -", "x\x0b---"])
-def test_other_lines_are_no_separators(notebook: Notebook, line: str) -> None:
+def test_other_lines_are_no_separators(notebook: ShellNotebook, line: str) -> None:
     notebook.run(f"%%agent bot -m scripted\nOne.\n{line}\nTwo.")
     assert notebook.asked == [("user", f"One.\n{line}\nTwo.")]
 
 
-def test_nothing_above_the_separator_keeps_the_instructions(notebook: Notebook) -> None:
+def test_nothing_above_the_separator_keeps_the_instructions(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.run("%%agent support --max-turns 2\n---\nhi")
     notebook.run("%agent support hi")
@@ -229,24 +159,24 @@ def test_nothing_above_the_separator_keeps_the_instructions(notebook: Notebook) 
     assert notebook.asked == [("user", "hi")]
 
 
-def test_comments_above_the_magic_are_skipped(notebook: Notebook) -> None:
+def test_comments_above_the_magic_are_skipped(notebook: ShellNotebook) -> None:
     notebook.run("# the first one\n\n%%agent bot -m scripted\n# not skipped\nhi")
     assert notebook.asked == [("user", "# not skipped\nhi")]
 
 
-def test_empty_lines_around_the_text_are_left_out(notebook: Notebook) -> None:
+def test_empty_lines_around_the_text_are_left_out(notebook: ShellNotebook) -> None:
     notebook.run("%%agent bot -m scripted\n\n  One.\n\n---\n\n    indented\n  two\n\n\n")
     assert notebook.asked == [("system", "  One."), ("user", "    indented\n  two")]
 
 
-def test_structured_answer_of_a_type_of_the_notebook(notebook: Notebook) -> None:
+def test_structured_answer_of_a_type_of_the_notebook(notebook: ShellNotebook) -> None:
     notebook.run("from pydantic import BaseModel\nclass Invoice(BaseModel):\n    total: float\n")
     notebook["scripted"] = ModelScripted([ToolCall("1", "final_answer", {"total": 2.5})])
     notebook.run("%%agent reader -m scripted -o Invoice --as invoice\nTotal: 2.5")
     assert notebook["invoice"].output.total == 2.5
 
 
-def test_tool_edited_in_its_cell_is_the_new_one(notebook: Notebook) -> None:
+def test_tool_edited_in_its_cell_is_the_new_one(notebook: ShellNotebook) -> None:
     notebook["scripted"] = ModelScripted([ToolCall("1", "look", {}), "done"] * 2)
     notebook.run("def look() -> str:\n    return 'old'")
     notebook.run("%%agent bot -m scripted -t look\nhi")
@@ -258,19 +188,19 @@ def test_tool_edited_in_its_cell_is_the_new_one(notebook: Notebook) -> None:
 # Memory
 
 
-def test_memory_in_ram_keeps_the_conversation_between_cells(notebook: Notebook) -> None:
+def test_memory_in_ram_keeps_the_conversation_between_cells(notebook: ShellNotebook) -> None:
     notebook.run("%%agent chat -m scripted --memory ram\nI am Ann.")
     notebook.run("%%agent chat\nWho am I?")
     assert notebook.asked == [("user", "I am Ann."), ("assistant", "A1"), ("user", "Who am I?")]
 
 
-def test_new_definition_forgets(notebook: Notebook) -> None:
+def test_new_definition_forgets(notebook: ShellNotebook) -> None:
     notebook.run("%%agent chat -m scripted --memory ram\nBe brief.\n---\nI am Ann.")
     notebook.run("%%agent chat -m scripted --memory ram\nBe brief.\n---\nWho am I?")
     assert notebook.asked == [("system", "Be brief."), ("user", "Who am I?")]
 
 
-def test_memory_in_a_file_is_there_for_the_next_notebook(notebook: Notebook, tmp_path: Path) -> None:
+def test_memory_in_a_file_is_there_for_the_next_notebook(notebook: ShellNotebook, tmp_path: Path) -> None:
     notebook.run(f"%%agent chat -m scripted --memory {tmp_path}/chat.db\nI am Ann.")
     unload_ipython_extension(notebook.shell)
     load_ipython_extension(notebook.shell)
@@ -278,7 +208,7 @@ def test_memory_in_a_file_is_there_for_the_next_notebook(notebook: Notebook, tmp
     assert notebook.asked == [("user", "I am Ann."), ("assistant", "A1"), ("user", "Who am I?")]
 
 
-def test_history_policy_chooses_what_is_sent(notebook: Notebook) -> None:
+def test_history_policy_chooses_what_is_sent(notebook: ShellNotebook) -> None:
     notebook.run("%%agent chat -m scripted --memory ram --history window:1\nI am Ann.")
     notebook.run("%%agent chat\nWho am I?")
     assert notebook.asked == [("user", "Who am I?")]
@@ -287,7 +217,7 @@ def test_history_policy_chooses_what_is_sent(notebook: Notebook) -> None:
 # Braces
 
 
-def test_variables_fill_both_halves_and_the_line(notebook: Notebook) -> None:
+def test_variables_fill_both_halves_and_the_line(notebook: ShellNotebook) -> None:
     notebook.shell.push({"customer": "Ann", "rules": "Be {kind}.", "kind": "rude", "which": "scripted", "n": 5})
     notebook.run("%%agent bot --model {which} --max-turns={n}\n{rules}\n---\nI am {customer}, not {{customer}}.")
     assert notebook.asked == [("system", "Be {kind}."), ("user", "I am Ann, not {customer}.")]
@@ -295,7 +225,7 @@ def test_variables_fill_both_halves_and_the_line(notebook: Notebook) -> None:
     assert notebook.asked[-1] == ("user", "Ann?")
 
 
-def test_instructions_are_filled_when_they_are_written_and_never_later(notebook: Notebook) -> None:
+def test_instructions_are_filled_when_they_are_written_and_never_later(notebook: ShellNotebook) -> None:
     notebook["customer"] = "Ann"
     notebook["bot"] = Agent("bot", model=notebook.model, instructions="Speak to {customer}.")
     notebook.run("%agent bot hi")
@@ -306,19 +236,19 @@ def test_instructions_are_filled_when_they_are_written_and_never_later(notebook:
     assert notebook.asked[0] == ("system", "Speak to Ann.")
 
 
-def test_json_and_code_survive(notebook: Notebook) -> None:
+def test_json_and_code_survive(notebook: ShellNotebook) -> None:
     body = 'Fix {"a": {"b": [1, 2]}, "c": "{x.y}"}\n>>> f"{a!r:>10}"\n$HOME ${HOME} %s %(x)s {{ jinja }} {exit} {In} {_} {len}'
     notebook.run(f"%%agent bot -m scripted\n{body}")
     assert notebook.asked == [("user", body)]
 
 
-def test_last_result_can_be_filled_in(notebook: Notebook) -> None:
+def test_last_result_can_be_filled_in(notebook: ShellNotebook) -> None:
     notebook.run("%agent bot -m scripted hi")
     notebook.run("%agent bot Is {_agent} right?")
     assert notebook.asked == [("user", "Is A1 right?")]
 
 
-def test_secrets_and_agents_are_not_filled_in(notebook: Notebook) -> None:
+def test_secrets_and_agents_are_not_filled_in(notebook: ShellNotebook) -> None:
     notebook.run(FIRST)
     notebook.shell.push({"key": SecretStr("sk-secret"), "bot": Agent("bot"), "json": json})
     assert notebook.mistake("%agent support {key}").startswith("{key} holds a secret (SecretStr)")
@@ -329,7 +259,7 @@ def test_secrets_and_agents_are_not_filled_in(notebook: Notebook) -> None:
 # Results
 
 
-def test_result_is_bound_and_nothing_is_echoed(notebook: Notebook) -> None:
+def test_result_is_bound_and_nothing_is_echoed(notebook: ShellNotebook) -> None:
     result = notebook.cell("%%agent bot -m scripted --as answer\nhi")
     assert result.result is None
     assert notebook["answer"] is notebook["_agent"]
@@ -337,7 +267,7 @@ def test_result_is_bound_and_nothing_is_echoed(notebook: Notebook) -> None:
     assert "_agent" not in notebook.run("%who")
 
 
-def test_failed_run_binds_its_partial_result_and_fails_the_cell(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_run_binds_its_partial_result_and_fails_the_cell(notebook: ShellNotebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook["scripted"] = ModelScripted([ToolCall("1", "refund", {"order_id": "1"})] * 2)
     result = notebook.cell("%%agent bot -m scripted -t refund --max-turns 1 --as answer\nhi")
     assert isinstance(result.error_in_exec, ErrorMaxTurns)
@@ -349,7 +279,7 @@ def test_failed_run_binds_its_partial_result_and_fails_the_cell(notebook: Notebo
     ]
 
 
-def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: ShellNotebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook["bot"] = Agent(
         "bot", model=ModelScripted([ToolCall("1", "refund", {"order_id": "1"})] * 2), tools=[refund], max_turns=1
     )
@@ -362,13 +292,13 @@ def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: Notebook, ca
     assert "agentroute/loop.py" in notebook.run("%tb")
 
 
-def test_error_that_the_notebook_raises_itself_is_shown_as_ever(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_that_the_notebook_raises_itself_is_shown_as_ever(notebook: ShellNotebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.run("%colors nocolor")
     notebook.cell("from agentroute import ErrorAgent\nraise ErrorAgent('mine')")
     assert "----> 2 raise ErrorAgent('mine')" in capsys.readouterr().out
 
 
-def test_traceback_of_a_failed_run_can_be_asked_for(notebook: Notebook) -> None:
+def test_traceback_of_a_failed_run_can_be_asked_for(notebook: ShellNotebook) -> None:
     def fail(request: LLMRequest) -> Exception:
         return ErrorModelKey("the key was refused", status=401)
 
@@ -381,14 +311,14 @@ def test_traceback_of_a_failed_run_can_be_asked_for(notebook: Notebook) -> None:
     assert said.splitlines()[-1] == "agentroute.errors.ErrorModelKey: the key was refused"
 
 
-def test_a_result_that_is_the_value_of_a_cell_is_shown_as_its_card(notebook: Notebook) -> None:
+def test_a_result_that_is_the_value_of_a_cell_is_shown_as_its_card(notebook: ShellNotebook) -> None:
     notebook.run("%%agent a --model scripted\nhi")
     bundle, _ = notebook.shell.display_formatter.format(notebook["_agent"])
     assert "<section" in bundle["text/html"] and "A1" in bundle["text/html"]
     assert bundle["text/plain"].startswith("A1") and "1 model call" in bundle["text/plain"]
 
 
-def test_mistake_leaves_the_last_result_alone(notebook: Notebook) -> None:
+def test_mistake_leaves_the_last_result_alone(notebook: ShellNotebook) -> None:
     notebook.run("%agent bot -m scripted hi")
     before = notebook["_agent"]
     notebook.mistake("%%agent bot --as other\n\n")
@@ -396,7 +326,7 @@ def test_mistake_leaves_the_last_result_alone(notebook: Notebook) -> None:
     assert "other" not in notebook.shell.user_ns
 
 
-def test_every_run_of_the_notebook_is_recorded(notebook: Notebook) -> None:
+def test_every_run_of_the_notebook_is_recorded(notebook: ShellNotebook) -> None:
     from agentroute import ErrorAgent
     from agentroute.records import RunRecord, columns
 
@@ -453,14 +383,14 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("source", "said"), MISTAKES, ids=[source.splitlines()[0] for source, _ in MISTAKES])
-def test_mistake_is_a_usage_error_and_nothing_is_sent(notebook: Notebook, source: str, said: str) -> None:
+def test_mistake_is_a_usage_error_and_nothing_is_sent(notebook: ShellNotebook, source: str, said: str) -> None:
     notebook.run(FIRST)
     notebook.shell.push({"Invoice": int, "empty": " ", "held": Agent("held"), "NoSchema": type("NoSchema", (), {})})
     assert notebook.mistake(source).startswith(said)
     assert "support" in notebook.run("%agent list")
 
 
-def test_mistake_defines_nothing(notebook: Notebook) -> None:
+def test_mistake_defines_nothing(notebook: ShellNotebook) -> None:
     notebook.mistake("%%agent support -m scripted\nBe brief.\n---\n\n")
     assert notebook.mistake("%%agent support\nhi").startswith("no agent called support")
 
@@ -468,7 +398,7 @@ def test_mistake_defines_nothing(notebook: Notebook) -> None:
 # The words of %agent
 
 
-def test_list_and_show_say_what_there_is(notebook: Notebook) -> None:
+def test_list_and_show_say_what_there_is(notebook: ShellNotebook) -> None:
     assert notebook.run("%agent list").startswith("no agents yet")
     notebook.run(FIRST)
     notebook["bot"] = Agent("bot", model="m", api_key="sk-secret")
@@ -481,7 +411,7 @@ def test_list_and_show_say_what_there_is(notebook: Notebook) -> None:
 
 
 @pytest.mark.parametrize("line", ["%agent", "%agent help", "%agent --help", "%agent -h", "%%agent --help\nhi"])
-def test_help_names_every_option(notebook: Notebook, line: str) -> None:
+def test_help_names_every_option(notebook: ShellNotebook, line: str) -> None:
     said = notebook.run(line)
     assert all(option.flag in said and option.about in said for option in OPTIONS)
     assert said.startswith("Run an agent on the text of the cell.")
@@ -491,7 +421,7 @@ def test_help_names_every_option(notebook: Notebook, line: str) -> None:
 # Coming and going
 
 
-def test_loading_twice_is_loading_once(notebook: Notebook) -> None:
+def test_loading_twice_is_loading_once(notebook: ShellNotebook) -> None:
     transforms, tokens = (
         len(notebook.shell.input_transformers_cleanup),
         len(notebook.shell.input_transformer_manager.token_transformers),
@@ -540,7 +470,7 @@ def test_store_that_was_set_before_stays(shell: InteractiveShell, tmp_path: Path
     set_default_store(None)
 
 
-def test_reloading_works(notebook: Notebook) -> None:
+def test_reloading_works(notebook: ShellNotebook) -> None:
     notebook.run("%load_ext agentroute_ipython")
     notebook.run("%reload_ext agentroute_ipython")
     notebook.run("%agent bot -m scripted hi")
@@ -556,14 +486,8 @@ def test_model_can_be_set_in_the_configuration_file(shell: InteractiveShell) -> 
     assert shell.magics_manager.registry["AgentMagics"].model == "local/smollm2"
 
 
-@pytest.fixture
-def no_budget_left_over() -> Iterator[None]:
-    yield
-    set_budget(None)
-
-
 @pytest.mark.usefixtures("no_budget_left_over")
-def test_a_budget_holds_for_all_runs_of_the_kernel(notebook: Notebook) -> None:
+def test_a_budget_holds_for_all_runs_of_the_kernel(notebook: ShellNotebook) -> None:
     notebook.model.cost_usd = 0.4
     assert notebook.run("%agent budget").startswith("no budget; %agent budget 5.00 lets")
     assert notebook.run("%agent budget $1.00") == "$1.00 left of $1.00 ($0 spent)\n"
@@ -580,14 +504,14 @@ def test_a_budget_holds_for_all_runs_of_the_kernel(notebook: Notebook) -> None:
 
 
 @pytest.mark.parametrize("amount", ["much", "-1", "nan", "inf", "1e12", "5 6"])
-def test_a_budget_that_is_no_amount_is_a_mistake(notebook: Notebook, amount: str) -> None:
+def test_a_budget_that_is_no_amount_is_a_mistake(notebook: ShellNotebook, amount: str) -> None:
     assert "%agent budget needs an amount of USD, such as 5.00, or off; got" in notebook.mistake(f"%agent budget {amount}")
 
 
 # Replay, tags and what is kept
 
 
-def test_terminal_replays_nothing_unless_asked_to(notebook: Notebook) -> None:
+def test_terminal_replays_nothing_unless_asked_to(notebook: ShellNotebook) -> None:
     assert (notebook.magics.replay, replay_now()) == ("off", "off")
     notebook.run("%config AgentMagics.replay = 'on'")
     assert (notebook.magics.replay, replay_now()) == ("on", "on")
@@ -602,7 +526,7 @@ def set_replay_left_over() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("set_replay_left_over")
-def test_setting_of_replay_always_counts_and_reads_as_what_holds(notebook: Notebook) -> None:
+def test_setting_of_replay_always_counts_and_reads_as_what_holds(notebook: ShellNotebook) -> None:
     notebook.run("%config AgentMagics.replay = 'on'")
     set_replay("off")
     assert notebook.magics.replay == "off"
@@ -639,7 +563,7 @@ def test_replay_can_be_set_in_the_configuration_file(shell: InteractiveShell, mo
     ],
 )
 def test_setting_that_is_none_is_told_and_changes_nothing(
-    notebook: Notebook, caplog: pytest.LogCaptureFixture, trait: str, value: str, allowed: str
+    notebook: ShellNotebook, caplog: pytest.LogCaptureFixture, trait: str, value: str, allowed: str
 ) -> None:
     before = getattr(notebook.magics, trait)
     notebook.run(f"%config AgentMagics.{trait} = {value!r}")  # IPython's own: it logs, and the cell succeeds
@@ -658,7 +582,7 @@ def test_environment_variable_that_is_none_is_told_and_nothing_is_loaded(
     assert default_store() is None
 
 
-def test_tags_of_a_cell_are_those_of_its_run(notebook: Notebook) -> None:
+def test_tags_of_a_cell_are_those_of_its_run(notebook: ShellNotebook) -> None:
     notebook["tenant"] = "a"
     notebook.run("%%agent bot -m scripted --tag tenant={tenant} --tag topic=x\nhi")
     notebook.run("%agent bot --tag topic=y again")
@@ -672,7 +596,7 @@ def test_tags_of_a_cell_are_those_of_its_run(notebook: Notebook) -> None:
     assert notebook["other"].tags == {"tenant": "b", "team": "c"}
 
 
-def test_defining_an_agent_anew_keeps_tags_of_other_names(notebook: Notebook) -> None:
+def test_defining_an_agent_anew_keeps_tags_of_other_names(notebook: ShellNotebook) -> None:
     notebook.run("%%agent bot -m scripted --tag tenant=a --tag topic=x\nBe brief.\n---\nhi")
     notebook.run("%%agent bot --tag topic=y\n---\nhi")
     notebook.run("%agent bot hi")
@@ -680,7 +604,7 @@ def test_defining_an_agent_anew_keeps_tags_of_other_names(notebook: Notebook) ->
     assert "tags          tenant=a, topic=y" in notebook.run("%agent show bot")
 
 
-def test_run_without_a_record_leaves_none(notebook: Notebook) -> None:
+def test_run_without_a_record_leaves_none(notebook: ShellNotebook) -> None:
     notebook.run("%%agent bot -m scripted --no-record\nhi")
     assert notebook["_agent"].output == "A1"
     notebook.run("%agent bot hi")
@@ -688,12 +612,12 @@ def test_run_without_a_record_leaves_none(notebook: Notebook) -> None:
 
 
 @pytest.mark.parametrize("option", ["--as x", "--no-record", "--fresh", "--replay only"])
-def test_options_of_a_run_are_refused_where_none_is(notebook: Notebook, option: str) -> None:
+def test_options_of_a_run_are_refused_where_none_is(notebook: ShellNotebook, option: str) -> None:
     flag = option.split()[0]
     assert notebook.mistake(f"%%agent bot -m scripted --define {option}\nhi").startswith(f"{flag} needs a run, and --define")
 
 
-def test_content_is_no_longer_kept_once_the_notebook_says_so(notebook: Notebook) -> None:
+def test_content_is_no_longer_kept_once_the_notebook_says_so(notebook: ShellNotebook) -> None:
     notebook.run("%agent bot -m scripted first")
     notebook.run("%config AgentMagics.record = 'metadata'")
     notebook.run("%agent bot second")

@@ -1,0 +1,45 @@
+"""The words of `%agent`: `show last`, `stop`, `last`; the others stand beside what they show."""
+
+import re
+import time
+
+import pytest
+
+from agentroute_ipython.arguments import RESERVED
+from agentroute_ipython.words import _WORDS
+from tests.ipython.shells import ShellNotebook
+
+
+def test_every_reserved_word_does_something() -> None:
+    assert {*_WORDS, "help", "last"} == set(RESERVED)
+
+
+def test_the_last_run_is_shown_again(shell_notebook: ShellNotebook) -> None:
+    assert "no run of a cell yet" in shell_notebook.mistake("%agent show last")
+    shell_notebook.run("%agent bot -m scripted hi")
+    assert re.search(r"A1\n\ndone, 1 model call", shell_notebook.run("%agent show last"))
+
+
+def test_last_alone_is_no_agent(shell_notebook: ShellNotebook) -> None:
+    assert shell_notebook.mistake("%agent last") == "last is no agent; the card of the last run: %agent show last"
+    assert "no agent can be called last" in shell_notebook.mistake("%%agent last -m scripted\nhi")
+
+
+def test_runs_in_the_background_are_kept_when_they_end(shell_notebook: ShellNotebook) -> None:
+    shell_notebook.run("%%agent bot -m scripted --background --as answer\nhi")
+    until = time.monotonic() + 20
+    while "answer" not in shell_notebook.shell.user_ns and time.monotonic() < until:
+        time.sleep(0.01)
+    assert shell_notebook["answer"].output == "A1"
+
+
+def test_stop_names_what_it_does_not_find(shell_notebook: ShellNotebook) -> None:
+    assert shell_notebook.run("%agent stop") == "nothing runs in the background\n"
+    assert shell_notebook.mistake("%agent stop bot") == "no run of bot in the background; nothing runs in the background"
+
+
+@pytest.mark.parametrize("word", ["edit", "show"])
+def test_words_that_need_an_agent_name_the_nearest(shell_notebook: ShellNotebook, word: str) -> None:
+    shell_notebook.run("%agent support -m scripted hi")
+    assert "did you mean support?" in shell_notebook.mistake(f"%agent {word} suport")
+    assert "which agent?" in shell_notebook.mistake(f"%agent {word}")
