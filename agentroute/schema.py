@@ -94,9 +94,9 @@ class Signature:
         return annotation, pydantic.Field(**options)
 
     def values(self, validated: Any) -> dict[str, Any]:
-        """What the function will receive, by parameter name; its own defaults where the model left something out."""
-        defaults = {name: p.default for name, p in self.parameters.items() if _has_default(p)}
-        return defaults | self._given(validated)
+        """What the function will receive, by parameter name and in its order; its own defaults where the model left something out."""
+        given = self._given(validated)
+        return {name: given.get(name, p.default) for name, p in self.parameters.items()}
 
     def _given(self, validated: Any) -> dict[str, Any]:
         return {

@@ -202,7 +202,13 @@ def kind_of(value: object) -> str:
 
 
 def _check(agent: Agent[Any]) -> None:
-    """Finds out before anything is sent, or recorded, that no schema can be made of the output type or of a tool."""
+    """Finds out before anything is sent, or recorded, that the model is misspelt, or no schema can be made of the output type or
+    of a tool."""
+    if isinstance(agent.model, str):
+        from agentroute.models.catalogue import unknown_model_hint
+
+        if hint := unknown_model_hint(agent.model, base_url=agent.base_url):
+            raise ErrorConfig(hint)
     if agent.output not in (None, str):
         from agentroute.output import OutputSpec
 

@@ -96,6 +96,15 @@ class Approver:
             self._say(f"asked at a prompt: {why_no_buttons}")
         return await self._by_input(question, cell)
 
+    def in_words(self) -> str:
+        """How a call would be decided on now, and why so."""
+        if self._mode in ("deny", "allow"):
+            return "every call that needs it is " + ("denied" if self._mode == "deny" else "approved, with nobody asked")
+        if not self._is_attended:
+            return f"denied: {_UNATTENDED}"
+        why_no_buttons = self._why_no_buttons(in_background=False)
+        return f"asked at a prompt: {why_no_buttons}" if why_no_buttons else "asked by buttons, also while a cell runs"
+
     def _why_no_buttons(self, in_background: bool) -> str:
         """Empty where buttons can be shown and pressed."""
         if self._mode == "input":

@@ -312,7 +312,8 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     Raises:
         ErrorConfig: a mistake; the message has at most two lines and the nearest right word.
     """
-    words, names, text = _Line(line, _BY_FLAG), (), ""
+    words, text = _Line(line, _BY_FLAG), ""
+    names: tuple[str, ...] = ()
     found: dict[str, Any] = {}
     while words.rest:
         if words.at_option:

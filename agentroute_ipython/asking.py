@@ -86,12 +86,14 @@ class CellOfThread:
         answered: asyncio.Future[str] = loop.create_future()
 
         def work() -> None:
-            if answered.done() or self._interrupts.count:
+            if answered.done():
                 return
             answer, error = "", None
             try:
                 if begin():
                     with self._interrupts.breaking_in():
+                        if self._interrupts.count:  # one that came before; nothing would break into the question
+                            return
                         answer = input(prompt)
             except KeyboardInterrupt:
                 self._interrupts.count += 1
@@ -118,8 +120,8 @@ async def _input_in_thread(prompt: str) -> str:
         try:
             try:
                 answer = context.run(input, prompt)
-            except Exception as caught:
-                error = caught
+            except BaseException as caught:
+                error = caught if isinstance(caught, Exception) else EOFError(f"{type(caught).__name__} instead of an answer")
             loop.call_soon_threadsafe(_deliver, answered, answer, error)
         except (KeyboardInterrupt, RuntimeError):
             pass  # nobody waits any more

@@ -24,7 +24,7 @@ SETTINGS = tuple(field.name for field in fields(Options))
 _MAGIC = re.compile(r"(%%agent(?:[ \t]+|$))(.*)", re.DOTALL)
 _WORD = re.compile(r"[^\s'\"-][^\s'\"]*")
 _SEPARATOR_LIKE = re.compile(r"^(\\*---[ \t\r]*)$", re.MULTILINE)
-_FLAG = re.compile(r"-{1,2}[\w-]+")
+_FLAG = re.compile(r"-{1,2}[\w-]+(?:=|\s+)?")
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ class Cell:
     def only_definition(self) -> Cell:
         """A copy without the prompt and the options of its run: running it defines the agent and sends nothing."""
         text = self._text()
-        run_only = {one.option.attribute: "" for one in self.given if one.option.attribute not in SETTINGS}
-        line = _changed_line(self.line, self.given, run_only).rstrip() + " --define"
+        run_only = {one.option.attribute: "" for one in self.given if one.option.attribute not in (*SETTINGS, "define")}
+        line = _changed_line(self.line, self.given, run_only).rstrip() + ("" if self._has_define else " --define")
         return replace(self, line=line, body=f"\n{_escaped(text)}" if text else "")
 
     @property
@@ -218,30 +218,35 @@ def literal(text: str) -> str:
 
 
 def _changed_line(line: str, given: list[Given], changes: Mapping[str, str]) -> str:
-    """The line with options changed in their place, taken out, or added at its end."""
+    """The line with options changed in their place, taken out, or added at its end, before a `--define` that ends it."""
     end = line[len(line.rstrip()) :]
     line = line.rstrip()
-    missing = [name for name in changes if name not in {one.option.attribute for one in given}]
-    seen: set[str] = set()
-    new, rest = "", 0
+    there = {one.option.attribute for one in given}
+    added = "".join(
+        f" {option.flag} {_quoted(option, changes[option.attribute])}"
+        for option in OPTIONS
+        if option.attribute not in there and changes.get(option.attribute)
+    )
+    new, rest, seen = "", 0, set()
     for one in given:
-        name = one.option.attribute
-        if name in changes:
-            before, old = line[rest : one.start], line[one.start : one.end]
-            if changes[name] and name not in seen:
-                flag = _FLAG.match(old)
-                assert flag is not None
-                between = re.match(r"=|\s+", old[flag.end() :])
-                new += before + flag[0] + (between[0] if between else " ") + _quoted(one.option, changes[name])
-            else:
-                new += before.rstrip()
-            seen.add(name)
+        name, before, old = one.option.attribute, line[rest : one.start], line[one.start : one.end]
+        if name == "define" and one.end == len(line):
+            before, added = before.rstrip() + added + before[len(before.rstrip()) :], ""
+        if name not in changes:
+            new += before + old
+        elif changes[name] and name not in seen:
+            new += before + _changed_option(one.option, old, changes[name])
         else:
-            new += line[rest : one.end]
+            new += before.rstrip()
+        seen.add(name)
         rest = one.end
-    new += line[rest:]
-    added = (option for option in OPTIONS if option.attribute in missing and changes[option.attribute])
-    return new + "".join(f" {option.flag} {_quoted(option, changes[option.attribute])}" for option in added) + end
+    return new + line[rest:] + added + end
+
+
+def _changed_option(option: Option, old: str, text: str) -> str:
+    """With the flag, and what stands between it and its value, as they were."""
+    found = _FLAG.match(old)
+    return (found[0] if found is not None else f"{option.flag} ") + _quoted(option, text)
 
 
 def _quoted(option: Option, text: str) -> str:

@@ -49,6 +49,9 @@ class ErrorComparison(ErrorAgent):
         self.errors, self.results = errors, results
         self._lines = [f"{one_line(label, 60)}: {type(error).__name__}: {one_line(told(error), 200)}" for label, error in errors.items()]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors, self.results), self.__dict__
+
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: how many and which, and where the rest is."""
         return [f"{type(self).__name__}: {self}", *(f"  {line}" for line in self._lines), "(all results, whole and partial, are in _agent)"]
@@ -155,7 +158,7 @@ class Comparison:
         if any(isinstance(error, ErrorInterrupted) for error in errors.values()):
             raise Interrupted(f"the comparison was stopped; what its {plural(len(self._runs), 'run')} did until then is in _agent")
         if errors:
-            raise ErrorComparison(errors, Results(self._results, self._labels), self._told)
+            raise ErrorComparison(errors, Results(self._results, self._labels), self._told) from next(iter(errors.values()))
 
 
 class _Column:

@@ -171,7 +171,7 @@ class _Compared:
         return "" if index == self.first else f"differs from {self.cards.labels[self.first]}"
 
     def verdict(self) -> str:
-        """`all 3 answers are the same`, or `2 different answers among 3: one 2 times (a and c), one once (b)`."""
+        """`all 3 answers are the same`, or `2 different answers among 3: one 2 times (a and c), one once`."""
         groups: dict[str, list[str]] = {}
         for label, answer in zip(self.cards.labels, self.answers, strict=True):
             if answer is not None:
@@ -184,7 +184,9 @@ class _Compared:
         if len(groups) == number:
             return f"{number} answers, no two the same"
         ordered = sorted(groups.values(), key=len, reverse=True)
-        shown = ", ".join(f"one {_times(len(labels))} ({_and(labels)})" for labels in ordered)
+        often = [f"one {len(labels)} times ({_and(labels)})" for labels in ordered if len(labels) > 1]
+        alone = len(groups) - len(often)
+        shown = ", ".join([*often, *(["one once" if alone == 1 else f"{alone} once each"] if alone else [])])
         return f"{len(groups)} different answers among {number}: {shown}"
 
     def state_words(self) -> str:
@@ -258,10 +260,6 @@ def _best(values: Sequence[float | None], words: Callable[[float | None], str]) 
         return set()
     least = shown[min(known, key=known.__getitem__)]
     return {index for index, text in shown.items() if text == least}
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
 
 
 def _and(labels: Sequence[str]) -> str:

@@ -7,13 +7,15 @@ from .style import SHEET_STYLE, STYLE, _short
 __all__ = ["COMPARISON_STYLE", "DIFFERENCE_STYLE"]
 
 _DIFFERENCE_SOURCE = """
-& :is(ins, del) { border-radius: 3px; color: inherit; }
-& ins { text-decoration: underline; background: color-mix(in srgb, var(--agr-good) 20%, transparent); }
-& del { text-decoration: line-through; background: color-mix(in srgb, var(--agr-bad) 20%, transparent); }
+& .agr-diff :is(ins, del) { border-radius: 3px; color: inherit; }
+& .agr-diff ins { text-decoration: underline; background: color-mix(in srgb, var(--agr-good) 20%, transparent); }
+& .agr-diff del { text-decoration: line-through; background: color-mix(in srgb, var(--agr-bad) 20%, transparent); }
 & .agr-word { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 & .agr-diff { position: relative; margin: 0; color: var(--agr-text); line-height: 1.6; }
 """
 _SHEET_SOURCE = """
+&.agr-differences .agr-steps table { width: auto; }
+&.agr-differences .agr-steps td { max-width: 26em; white-space: pre-wrap; }
 &.agr-sheet .agr-text { padding: 4px 18px 10px; border-top: 1px solid var(--agr-line); }
 &.agr-sheet .agr-text > p { margin: 4px 0 0; padding: 0; }
 &.agr-sheet .agr-text > p.agr-diff { color: var(--agr-text); }
@@ -29,7 +31,7 @@ _COMPARISON_SOURCE = """
 & .agr-column > details { padding: 5px 14px; border-top: 1px solid var(--agr-line); font-size: .9em; color: var(--agr-dim); }
 & .agr-column ul { margin: 4px 0; padding-inline-start: 1.2em; }
 & .agr-best { color: var(--agr-good); font-weight: 600; }
-&.agr-comparison .agr-steps th:first-child { width: auto; }
+&.agr-comparison .agr-steps th:first-child { width: auto; white-space: nowrap; }
 &.agr-comparison .agr-steps :is(th, td):last-child { width: 99%; white-space: normal; }
 &.agr-comparison .agr-fields :is(th, td) { width: auto; white-space: pre-wrap; }
 """

@@ -186,7 +186,7 @@ class RunDifferences:
         texts = "".join(_text_html(*text) for text in self.texts)
         notes = "".join(f"<p>{_line(words, 600)}</p>" for words in self._words())
         return (
-            f'<section class="agr agr-sheet mathjax_ignore tex2jax_ignore"><style>{DIFFERENCE_STYLE}</style>\n'
+            f'<section class="agr agr-sheet agr-differences mathjax_ignore tex2jax_ignore"><style>{DIFFERENCE_STYLE}</style>\n'
             f'<div class="agr-run"><div>{_line(self.title, 120)}</div>\n<div class="agr-steps"><table>\n'
             f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n{texts}{notes}</div>\n</section>"
         )
@@ -272,7 +272,7 @@ def _status(record: Record) -> str:
 _SETTINGS: tuple[tuple[str, Callable[[Record], str]], ...] = (
     ("agent", lambda record: record.run.agent_name),
     ("model", lambda record: record.run.request_model),
-    ("model that answered", lambda record: _texts_of(turn.response_model for turn in record.turns)),
+    ("model that answered", lambda record: _texts_of(turn.response_model for turn in record.turns if turn.response_model != turn.request_model)),
     ("endpoint", lambda record: _texts_of(turn.base_url for turn in record.turns)),
     ("conversation", lambda record: record.run.session_id or ""),
     ("tags", _tags),

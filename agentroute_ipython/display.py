@@ -15,7 +15,7 @@ from .escaping import line, paragraphs, text_block
 from .formats import cut
 from .markdown import Block, MarkdownStream, blocks
 from .plain import error_name, json_value, output_text, to_text, usage_items, usage_line
-from .style import STYLE
+from .style import style_for
 from .timeline import BEGINNING, VALUE, timeline
 from .trees import answer_table
 
@@ -31,14 +31,15 @@ def to_html(card: Card) -> str:
     While the run goes on all is open, as each redraw would close it again. Every block and row has a line of its own, so
     that a version control shows what changed.
     """
-    # The two `ignore` classes keep MathJax from reading "$0.01 … $0.02" as a formula.
-    start = f'<section class="agr agr-{card.state} mathjax_ignore tex2jax_ignore"><style>{STYLE}</style>\n'
     if card.ended:
         opened = " open" if card.state == "failed" else ""
         run = f'<details class="agr-run"{opened}><summary>{_usage(card)}</summary>\n{timeline(card)}</details>'
     else:
         run = f'<div class="agr-run"><div>{_usage(card)}</div>\n{timeline(card)}</div>'
-    return f"{start}{_error(card)}{_answer(card)}{run}\n</section>"
+    body = f"{_error(card)}{_answer(card)}{run}"
+    # The two `ignore` classes keep MathJax from reading "$0.01 … $0.02" as a formula.
+    start = f'<section class="agr agr-{card.state} mathjax_ignore tex2jax_ignore"><style>{style_for(body)}</style>'
+    return f"{start}\n{body}\n</section>"
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ FIELDS = (
     "model", "instructions", "tools", "max_cost", "max_turns", "retries", "temperature", "max_tokens", "output", "memory", "history",
 )  # fmt: skip
 _UNSET = {
-    "model": "MODEL", "max_cost": "no limit", "max_turns": "no limit", "retries": "", "temperature": "the model’s own",
+    "model": "such as anthropic/claude-sonnet-4", "max_cost": "no limit", "temperature": "the model’s own",
     "max_tokens": "the model’s own", "output": "text", "memory": "none", "history": "all messages",
 }  # fmt: skip
 
@@ -73,9 +73,9 @@ def nameless_tools(agent: Agent[Any], names: Mapping[str, object]) -> list[str]:
     return [tool.name for tool in agent.tools if _name_of(tool, names) is None]
 
 
-def placeholders(agent: Agent[Any] | ErrorConfig, values: Mapping[str, str], names: Mapping[str, object]) -> dict[str, str]:
+def placeholders(agent: Agent[Any], values: Mapping[str, str], names: Mapping[str, object]) -> dict[str, str]:
     """What holds where the cell says nothing: what another cell has said, or the default."""
-    known = agent_values(agent, names) if not isinstance(agent, ErrorConfig) else {}
+    known = agent_values(agent, names)
     return {name: known.get(name) or _UNSET.get(name, "") for name in FIELDS if name not in values and name != "tools"}
 
 
@@ -113,34 +113,33 @@ def type_choices(names: Mapping[str, object]) -> list[str]:
 
 def problems(cell: Cell, given: Given) -> dict[str, str]:
     """What is wrong with the settings of a cell, by field, in the words of the magic; under `""` what belongs to no field."""
-    if found := dict(_unreadable(cell, given.fill)):
-        return found
+    found: dict[str, str] = {}
+    read: dict[str, Any] = {}
+    for one in cell.given:
+        name = one.option.attribute
+        try:
+            text = given.fill(one.text)
+            if one.option.value and not text.strip():
+                raise ErrorConfig(f"needs a value: {one.option.flag} {one.option.value}")
+            read[name] = one.option.read(text)
+        except ErrorConfig as error:
+            found[name if name in FIELDS else ""] = f"{one.option.flag} {error}"
+    for name in ("model", "tools", "output", "memory", "history"):
+        if name in read and (refusal := given.refused(Options(**{"model": "some/model", name: read[name]}))):
+            found[name] = refusal
+    return found or _problem_of_all(cell, given)
+
+
+def _problem_of_all(cell: Cell, given: Given) -> dict[str, str]:
+    """What is wrong with settings that are right one by one."""
     try:
-        options = cell.options(given.fill)
+        whole = cell.options(given.fill).over(given.base)
     except ErrorConfig as error:
         return {"": str(error)}
-    for field in ("model", "tools", "output", "memory", "history"):
-        value = getattr(options, field)
-        if value is not None and (refusal := given.refused(Options(**{"model": "some/model", field: value}))):
-            found[field] = refusal
-    if found:
-        return found
-    whole = options.over(given.base)
     if given.held is None and not (whole.model or given.default_model):
         return {"model": "needs a model, such as anthropic/claude-sonnet-4, or a default: %config AgentMagics.model = 'MODEL'"}
     refusal = given.refused(replace(whole, model=whole.model or given.default_model))
     return {"": refusal} if refusal else {}
-
-
-def _unreadable(cell: Cell, fill: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    for one in cell.given:
-        try:
-            text = fill(one.text)
-            if one.option.value and not text.strip():
-                raise ErrorConfig(f"needs a value: {one.option.flag} {one.option.value}")
-            one.option.read(text)
-        except ErrorConfig as error:
-            yield one.option.attribute if one.option.attribute in FIELDS else "", f"{one.option.flag} {error}"
 
 
 def _group(value: object) -> str:

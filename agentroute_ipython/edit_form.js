@@ -1,61 +1,6 @@
 // The form of `%agent edit`. It shows what Python says, and writes the cell that Python names; all reading is Python's.
 // Text that comes from elsewhere goes into textContent and value only.
 
-const STYLE = `
-.jp-OutputArea:has(.agr-form) .jp-OutputArea-child:has(.agr-edit-settings) { display: none; }
-.agr-form {
-  --line: var(--jp-border-color1, var(--vscode-panel-border, color-mix(in srgb, currentColor 30%, transparent)));
-  --dim: var(--jp-content-font-color2, var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 65%, transparent)));
-  --field: var(--jp-layout-color1, var(--vscode-input-background, Field));
-  --text: var(--jp-content-font-color1, var(--vscode-editor-foreground, currentColor));
-  --bad: color-mix(in srgb, var(--jp-error-color1, var(--vscode-errorForeground, currentColor)) 80%, var(--text));
-  --accent: var(--jp-brand-color1, var(--vscode-focusBorder, Highlight));
-  container-type: inline-size; box-sizing: border-box; width: 100%; max-width: 58em; margin: 4px 0; padding: 14px 18px 16px;
-  border: 1px solid var(--line); border-radius: 8px; color: var(--text); overflow-wrap: anywhere;
-  font: var(--jp-content-font-size1, 14px)/1.5 var(--jp-ui-font-family, sans-serif);
-}
-.agr-form * { box-sizing: border-box; }
-.agr-form :is(input:not([type=checkbox]), textarea) {
-  width: 100%; padding: 5px 8px; border: 1px solid var(--line); border-radius: 4px;
-  background: var(--field); color: inherit; font: inherit;
-}
-.agr-form textarea { min-height: 7em; resize: vertical; }
-.agr-form :is(textarea, .agr-code) { font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: .93em; }
-.agr-form ::placeholder { color: var(--dim); opacity: 1; }
-.agr-form :is(input, textarea, button, summary):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-.agr-form [aria-invalid=true] { border-color: var(--bad); border-width: 2px; }
-.agr-form .agr-title { margin: 0 0 10px; font-size: 1.15em; font-weight: 600; }
-.agr-form .agr-field { position: relative; display: grid; grid-template-columns: 8.5em minmax(0, 1fr); gap: 0 12px; margin: 0 0 10px; }
-.agr-form .agr-field > :is(label, .agr-label) { padding-top: 6px; font-weight: 600; }
-.agr-form .agr-field > :not(:first-child) { grid-column: 2; }
-.agr-form .agr-limits { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5em, 1fr)); gap: 0 12px; }
-.agr-form .agr-limits .agr-field { display: block; }
-.agr-form .agr-limits label { display: block; padding: 0; }
-.agr-form .agr-note { margin: 2px 0 0; color: var(--dim); font-size: .92em; }
-.agr-form .agr-problem { margin: 2px 0 0; color: var(--bad); white-space: pre-wrap; }
-.agr-form :is(.agr-note, .agr-problem):empty { display: none; }
-.agr-form .agr-tools { margin: 0; padding: 4px 0 0; border: 0; min-width: 0; }
-.agr-form .agr-tools label { display: flex; gap: 8px; align-items: baseline; font-weight: 400; }
-.agr-form .agr-tools .agr-note { margin: 0; }
-.agr-form .agr-tools summary { cursor: pointer; color: var(--dim); }
-.agr-form [role=listbox] {
-  position: absolute; z-index: 10; top: 100%; left: 0; right: 0; max-height: 16em; overflow: auto; margin: 2px 0 0; padding: 4px 0;
-  list-style: none; border: 1px solid var(--line); border-radius: 4px; background: var(--field); box-shadow: 0 4px 12px rgb(0 0 0 / 25%);
-}
-.agr-form [role=option] { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 16px; padding: 2px 10px; margin: 0; cursor: pointer; }
-.agr-form [role=option] span:last-child { color: var(--dim); font-size: .92em; }
-.agr-form [role=option][aria-selected=true] { outline: 2px solid var(--accent); outline-offset: -2px; }
-.agr-form .agr-buttons { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 14px; }
-.agr-form button {
-  padding: 5px 14px; border: 1px solid var(--line); border-radius: 4px; background: transparent; color: inherit; font: inherit; cursor: pointer;
-}
-.agr-form button.agr-main { border-color: var(--accent); font-weight: 600; }
-.agr-form .agr-said { margin: 10px 0 0; white-space: pre-wrap; }
-.agr-form .agr-said:empty { display: none; }
-@container (max-width: 30em) {
-  .agr-form .agr-field { display: block; }
-}
-`;
 const LIMITS = [
   ["max_cost", "max cost (USD)"], ["max_turns", "max turns"], ["retries", "retries"],
   ["temperature", "temperature"], ["max_tokens", "max tokens"],
@@ -109,6 +54,16 @@ function writeCell(model, { id, before, after }) {
   if (tail && isHigh(before, before.length - 1 - tail)) tail -= 1;
   cell.updateSource(start, before.length - tail, after.slice(start, after.length - tail));
   return cell.getSource() === after;
+}
+
+// A new cell below the one that shows this form; false where that cannot be done.
+function insertCell(model, name, source) {
+  const notebook = sharedNotebook(model);
+  if (!notebook || notebook.document.model.readOnly) return false;
+  const here = notebook.shared.cells.findLastIndex((cell) => cell.getSource().includes(`%agent edit ${name}`));
+  const at = here < 0 ? notebook.shared.cells.length : here + 1;
+  notebook.shared.insertCell(at, { cell_type: "code", source, metadata: {} });
+  return notebook.shared.cells[at].getSource() === source;
 }
 
 // ---- fields
@@ -273,6 +228,14 @@ function completing(input, models) {
   return list;
 }
 
+function button(text, act, className = "") {
+  const made = noShortcuts(make("button", className, text));
+  made.type = "button";
+  made.name = text;
+  made.addEventListener("click", () => act(made));
+  return made;
+}
+
 function typeList(types) {
   const list = make("datalist");
   list.id = `agr-types-${(count += 1)}`;
@@ -285,12 +248,11 @@ function typeList(types) {
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const root = make("form", "agr-form");
-  const style = make("style", "", STYLE);
   const said = make("p", "agr-said");
   let fields = null, waiting = 0, tries = 0, sent = {}, closing = false, done = "";
   said.setAttribute("role", "status");
   root.append(said);
-  el.append(style, root);
+  el.append(root);
 
   const say = (text) => { said.textContent = text; };
   const ask = (message) => {
@@ -342,26 +304,20 @@ function render({ model, el }) {
     done = "";
   };
 
+  const rereading = () => button("Read the cell again", () => ask({ kind: "open" }));
+
   const buttons = (form) => {
     const row = make("div", "agr-buttons");
-    const button = (text, act) => {
-      const made = noShortcuts(make("button", row.children.length ? "" : "agr-main", text));
-      made.type = "button";
-      made.name = text;
-      made.addEventListener("click", () => act(made));
-      row.append(made);
-    };
-    button(form.writes ? "Write to the cell" : "Make the cell’s text", save);
-    button("Read the cell again", () => { say(""); ask({ kind: "open" }); });
-    button("Close", (made) => {
+    const close = button("Close", () => {
       const lost = Object.keys(fields.changes()).length;
       if (lost && !closing) {
         closing = true;
-        made.textContent = `Close and lose ${lost} ${lost === 1 ? "change" : "changes"}`;
+        close.textContent = `Close and lose ${lost} ${lost === 1 ? "change" : "changes"}`;
         return;
       }
       model.send({ kind: "close", view });
     });
+    row.append(button(form.writes ? "Write to the cell" : "Make the cell’s text", save, "agr-main"), rereading(), close);
     return row;
   };
 
@@ -372,9 +328,8 @@ function render({ model, el }) {
     area.value = text;
     area.rows = Math.min(20, text.split("\n").length + 1);
     area.setAttribute("aria-label", "text of the cell");
-    const copy = noShortcuts(make("button", "", "Copy"));
-    copy.type = "button";
-    copy.addEventListener("click", async () => {
+    const row = make("div", "agr-buttons");
+    const copy = button("Copy", async () => {
       area.select();
       try {
         await navigator.clipboard.writeText(text);
@@ -383,7 +338,15 @@ function render({ model, el }) {
       }
       copy.textContent = "Copied";
     });
-    box.append(make("p", "agr-said", words), area, copy);
+    row.append(copy);
+    if (sharedNotebook(model)) {
+      const insert = button("Insert as a new cell", () => {
+        insert.disabled = insertCell(model, fields.form.name, text);
+        say(insert.disabled ? "There is a new cell below; run it." : "This notebook takes no new cell; copy the text.");
+      });
+      row.append(insert);
+    }
+    box.append(make("p", "agr-said", words), area, row);
     root.querySelector(".agr-paste")?.remove();
     root.append(box);
     area.focus();
@@ -395,7 +358,8 @@ function render({ model, el }) {
     text: paste,
     problems: ({ errors, shown }) => {
       if (shown) Object.assign(fields.shown, shown);
-      fields?.tell(errors);
+      if (fields) fields.tell(errors);
+      else root.replaceChildren(said, rereading());
       say(errors[""] ?? (Object.keys(errors).length ? "Nothing was written." : ""));
     },
     write: (order) => {

@@ -6,16 +6,17 @@ In a terminal the definition comes into the next prompt instead.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.display_functions import display, update_display
+from IPython.core.display_functions import DisplayHandle
 
 from agentroute.errors import ErrorConfig
 
-from .arguments import Options
+from .arguments import Options, closest, nearest, parse
 from .cell_source import Cell, cell_text
 from .edit_fields import (
     FIELDS,
@@ -32,19 +33,21 @@ from .formats import one_line
 from .tables import Table, settings_table
 
 if TYPE_CHECKING:
+    from agentroute import Agent
+
     from .magics import AgentMagics
 
 __all__ = ["Form", "cell_text", "edit"]
 
-_SCRIPT = Path(__file__).with_name("edit_form.js")
+_FILES = {"_esm": Path(__file__).with_name("edit_form.js"), "_css": Path(__file__).with_name("edit_form.css")}
 _NO_WIDGETS = 'the form needs ipywidgets and anywidget: pip install "agentroute[notebook]"'
 
 
 def edit(name: str, magics: AgentMagics) -> None:
-    """Shows the form of an agent; in a terminal puts its definition into the next prompt.
+    """Shows the form of an agent, or of one that is to be; in a terminal puts its definition into the next prompt.
 
     Raises:
-        ErrorConfig: there is no such agent.
+        ErrorConfig: no agent can have this name, or it seems to be that of another one misspelt.
     """
     form = Form(name, magics)
     if not hasattr(magics.shell, "kernel"):
@@ -72,40 +75,40 @@ class Form:
     """
 
     def __init__(self, name: str, magics: AgentMagics) -> None:
-        if name not in magics.agents.known():
-            raise ErrorConfig(f"no agent called {name}{magics.agents.listed()}")
+        known = magics.agents.known()
+        if name not in known and (parse(name).names != (name,) or closest(name, known, 0.75)):
+            raise ErrorConfig(f"no agent called {name[:40]}{nearest(name, known)}{magics.agents.listed()}")
         self.name, self._magics = name, magics
         self._widget: Any = None
-        self._pending: tuple[Cell, Cell, str] | None = None  # the cell before and after, and where it is
-        self._table_id = self._form_id = ""
+        self._pending: dict[str, tuple[_Place, Cell]] = {}  # by view: the cell as it was, and as it is to be
+        self._table_output: Any = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._form_output: Any = DisplayHandle()  # type: ignore[no-untyped-call]
         self._last_words = f"nothing of {name} was changed here"
 
     # What it shows
 
     def show(self) -> None:
         """The settings as a table, which stays in a saved notebook, and the form, which hides the table while it is there."""
-        self._table_id = display(self._table(), display_id=True).display_id  # type: ignore[no-untyped-call]
+        self._table_output.display(self._table())
         try:
             import anywidget
         except ImportError:
             print(f"{_NO_WIDGETS}\nOr change this text, and run it in a cell:\n\n{self.definition()}")
             return
-        kind = type("EditForm", (anywidget.AnyWidget,), {"_esm": _SCRIPT})
-        self._widget = kind()
+        self._widget = type("EditForm", (anywidget.AnyWidget,), dict(_FILES))()
         self._widget.on_msg(self._on_message)
         data, metadata = self._widget._repr_mimebundle_()
         again = f"The form of {self.name} was open here; %agent edit {self.name} opens it again."
-        data |= {"text/html": f"<p>{again}</p>", "text/plain": again}
-        self._form_id = display(data, metadata=metadata, raw=True, display_id=True).display_id  # type: ignore[no-untyped-call]
+        data |= {"text/plain": again, "text/html": _sentence(again)}
+        self._form_output.display(data, metadata=metadata, raw=True)
 
     def definition(self) -> str:
         """A cell that defines the agent as it is, and asks no model."""
         place = self._place(())
-        cell = place.cell
-        return (cell.only_definition() if self._given(cell).held is None else cell).source
+        return place.cell.only_definition().source
 
     def _table(self) -> _Settings:
-        agent, where = self._magics.agents.all().get(self.name, (ErrorConfig("there is no such agent any more"), ""))
+        agent, where = self._magics.agents.all().get(self.name, (ErrorConfig("not defined yet"), "nothing yet"))
         if isinstance(agent, ErrorConfig):
             return _Settings(Table([("agent", self.name), ("defined by", where), ("problem", str(agent))]))
         return _Settings(settings_table(agent, where))
@@ -115,12 +118,12 @@ class Form:
         place = self._place(content.get("cells") or ())
         given = self._given(place.cell)
         values = self._values(place, given)
-        agent = self._magics.agents.all().get(self.name, (ErrorConfig(""), ""))[0]
+        agent = self._agent()
         hints = placeholders(agent, values, given.names)
         chosen = _chosen(values.get("tools", ""), given)
         if given.held is not None and (nameless := nameless_tools(given.held, given.names)):
             hints["tools"] = f"It also has {', '.join(nameless)}, which no variable holds; a choice here replaces all its tools."
-        elif "tools" not in values and not isinstance(agent, ErrorConfig) and agent.tools:
+        elif "tools" not in values and agent.tools:
             hints["tools"] = f"From another cell: {', '.join(agent.tools_map)}. A choice here replaces them."
         return {
             "kind": "form", "name": self.name, "values": {**dict.fromkeys(FIELDS, ""), **values}, "hints": hints, "chosen": chosen,
@@ -128,11 +131,23 @@ class Form:
             "types": type_choices(given.names), "where": self._where(place, given), "writes": place.id is not None,
         }  # fmt: skip
 
+    def _agent(self) -> Agent[Any]:
+        """The agent as it is in the kernel; a plain one where there is none, or none can be made."""
+        from agentroute import Agent
+
+        agent = self._magics.agents.all().get(self.name, (None, ""))[0]
+        return agent if isinstance(agent, Agent) else Agent(self.name)
+
     def _where(self, place: _Place, given: Given) -> str:
         if place.id is not None:
             return f"Changes are written to {place.words}, which begins “{one_line(place.cell.first_line, 60)}”."
-        why = f"{self.name} is an Agent held by a variable" if given.held is not None else f"No cell that defines {self.name} can be written from here"
-        return f"{why}, so the form makes the text of a cell for you to paste; nothing is changed before you run it."
+        if given.held is not None:
+            why = f"{self.name} is an Agent held by a variable"
+        elif self._magics.agents.written(self.name) is None:
+            why = f"{self.name} is not defined yet"
+        else:
+            why = f"No cell that defines {self.name} can be written from here"
+        return f"{why}, so the form makes the text of a cell; nothing is changed before you run it."
 
     # What is asked of it
 
@@ -166,31 +181,35 @@ class Form:
             return {"kind": "text", "text": changed.source, "words": self._how_to_paste(given)}
         if changed == place.cell:
             return {"kind": "done", "words": f"{place.words} says so already."}
-        self._pending = place.cell, changed, place.words
+        self._pending[content["view"]] = place, changed
         return {"kind": "write", "id": place.id, "before": place.cell.source, "after": changed.source}
 
     def _written(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
         """The cell is changed; now the kernel's agent is."""
-        if self._pending is None:
+        if content["view"] not in self._pending:
             return None
-        (before, after, where), self._pending = self._pending, None
-        given = self._given(after, removed_from=before)
-        options = after.options(given.fill)
-        gone = [name for name in before.values() if name not in after.values()]
-        self._magics.agents.define(self.name, options, without=gone)
-        update_display(self._table(), display_id=self._table_id)  # type: ignore[no-untyped-call]
+        place, after = self._pending.pop(content["view"])
+        given = self._given(after, removed_from=place.cell)
+        try:
+            options = after.options(given.fill)
+            self._magics.agents.define(self.name, options, without=_gone(place.cell, after))
+        except ErrorConfig as error:
+            raise ErrorConfig(f"{place.words} was changed; {self.name} in the kernel was not: {error}") from None
+        self._table_output.update(self._table())
         anew = "; its conversation begins anew" if options.over(given.base).memory == "ram" else ""
-        self._last_words = f"{where} was changed, and {self.name} with it{anew}. Nothing was run."
+        self._last_words = f"{place.words} was changed, and {self.name} with it{anew}. Nothing was run."
         return {"kind": "done", "words": self._last_words[0].upper() + self._last_words[1:]}
 
     def _close(self, content: Mapping[str, Any]) -> None:
         again = f"{self._last_words.rstrip('.')}. %agent edit {self.name} opens the form again."
-        update_display({"text/plain": again, "text/html": _Settings.words(again)}, raw=True, display_id=self._form_id)  # type: ignore[no-untyped-call]
+        self._form_output.update({"text/plain": again, "text/html": _sentence(again)}, raw=True)
         self._widget.close()
 
     def _how_to_paste(self, given: Given) -> str:
         if given.held is not None:
-            return f"Paste it into a cell below the one that makes {self.name}, and run it: the variable then holds the changed agent."
+            return f"Put it into a cell below the one that makes {self.name}, and run it: the variable then holds the changed agent."
+        if self._magics.agents.written(self.name) is None:
+            return f"Put it into a cell and run it: that defines {self.name}, and asks no model."
         return f"Put it in place of the cell that defines {self.name}, and run it. Until then {self.name} is as it was."
 
     # Where the agent is defined
@@ -200,6 +219,7 @@ class Form:
         held = self._magics.agents.held(self.name)
         if held is not None:
             return _Place(Cell("", "%%agent ", f"{self.name} --define", ""))
+        self._check_readable(cells)
         named = [(one, cell) for one in cells if (cell := self._names_it(one["source"]))]
         found = next((pair for pair in reversed(named) if pair[1].defines), next(iter(named), None))
         if found is not None and found[0].get("writable", True):
@@ -232,14 +252,24 @@ class Form:
             return None
         try:
             names = cell.parsed(self._given(cell).fill).names
-        except ErrorConfig:  # a cell that is being written; were it the one, the form would not know it
+        except ErrorConfig:
             return None
         return cell if names == (self.name,) else None
+
+    def _check_readable(self, cells: Sequence[Mapping[str, Any]]) -> None:
+        """Refuses to take another cell for the one that defines the agent, where that one cannot be read."""
+        for cell in filter(None, (Cell.read(one["source"]) for one in cells)):
+            defines = "--define" in cell.line.split() or "\n---" in cell.body
+            if defines and cell.line.split()[:1] == [self.name]:
+                try:
+                    cell.parsed(self._given(cell).fill)
+                except ErrorConfig as error:
+                    raise ErrorConfig(f"the cell that begins “{one_line(cell.first_line, 60)}” has a mistake: {error}") from None
 
     def _given(self, cell: Cell, removed_from: Cell | None = None) -> Given:
         """What the cell's settings are read against, without what it has taken out."""
         magics = self._magics
-        gone = [name for name in removed_from.values() if name not in cell.values()] if removed_from is not None else []
+        gone = _gone(removed_from, cell) if removed_from is not None else []
         base = replace(magics.agents.written(self.name) or Options(), **dict.fromkeys(gone))
         return Given(self.name, magics._names(), base, magics.agents.held(self.name), magics.model)
 
@@ -260,12 +290,14 @@ class _Settings:
     def _repr_html_(self) -> str:
         return f'<div class="agr-edit-settings">{self.table._repr_html_()}</div>'
 
-    @staticmethod
-    def words(text: str) -> str:
-        """A sentence as HTML."""
-        import html
 
-        return f"<p>{html.escape(text, quote=False)}</p>"
+def _sentence(text: str) -> str:
+    return f"<p>{html.escape(text, quote=False)}</p>"
+
+
+def _gone(before: Cell, after: Cell) -> list[str]:
+    """Settings that a cell no longer gives."""
+    return [name for name in before.values() if name not in after.values()]
 
 
 def _chosen(names: str, given: Given) -> list[str]:

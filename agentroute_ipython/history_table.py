@@ -52,7 +52,7 @@ class HistoryTable:
         self._lock = threading.RLock()
         given = {name: value for name, value in filters.items() if value is not None}
         self._form: dict[str, str] = {name: value for name, value in given.items() if name in FIELDS and isinstance(value, str)}
-        self._fixed = {name: value for name, value in given.items() if name not in self._form}
+        self._fixed: dict[str, Any] = {name: value for name, value in given.items() if name not in self._form}
         self._where = self._selection(self._form)
         self._by, self._descending, self._page = "started_at", True, 0
         self._total = 0

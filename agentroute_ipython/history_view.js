@@ -2,36 +2,38 @@
 // `state`. Text of models and people only goes through textContent; the one HTML is a card, which display.py has made.
 
 const CSS = `
-.agr-live { overflow: visible; }
-.agr-live :is(button, input, select) { font: inherit; color: inherit; background: none; border: 1px solid var(--agr-line); border-radius: 4px; padding: 2px 8px; margin: 0; min-width: 0; }
-.agr-live :is(select, option) { background: var(--jp-layout-color1, var(--vscode-editor-background, Canvas)); color: var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText)); }
-.agr-live input::placeholder { color: var(--agr-dim); opacity: 1; }
-.agr-live button { cursor: pointer; }
-.agr-live button:disabled { cursor: default; opacity: .5; }
-.agr-live :is(button:enabled:hover, button[aria-pressed=true]) { background: color-mix(in srgb, currentColor 12%, transparent); }
-.agr-live :is(button, input, select, summary):focus-visible { outline: 2px solid var(--agr-busy); outline-offset: 1px; }
-.agr-live .agr-bar { display: flex; flex-wrap: wrap; gap: 6px 10px; align-items: end; padding: 8px 18px; background: var(--agr-soft); }
-.agr-live .agr-bar label { display: flex; flex-direction: column; gap: 2px; font-size: .85em; color: var(--agr-dim); }
-.agr-live .agr-bar label > * { font-size: 1.15em; color: var(--agr-text); width: 8.5em; box-sizing: border-box; height: 2.1em; }
-.agr-live .agr-bar label.agr-broad > * { width: 15em; }
-.agr-live .agr-foot { align-items: center; }
-.agr-live .agr-foot > .agr-grow { flex: 1; }
-.agr-live .agr-problem { margin: 0; padding: 8px 18px; border-inline-start: 4px solid var(--agr-bad); white-space: pre-wrap; }
-.agr-live thead button { border: 0; padding: 0 2px; color: inherit; }
-.agr-live thead [aria-sort] { color: var(--agr-text); font-weight: 600; }
-.agr.agr-live .agr-steps :is(th, td):first-child { width: 1px; padding-inline-end: 0; }
-.agr-live tbody tr.agr-run-row:hover { background: var(--agr-soft); }
-.agr-live .agr-open { border: 0; padding: 0; text-align: start; white-space: normal; overflow-wrap: anywhere; unicode-bidi: isolate; }
-.agr-live .agr-open:hover { text-decoration: underline; background: none; }
-.agr-live .agr-thumb { border-color: transparent; padding: 1px 4px; }
-.agr-live .agr-thumb[aria-pressed=true] { border-color: var(--agr-text); }
-.agr-live .agr-thumb[aria-pressed=false] { filter: grayscale(1); opacity: .65; }
-.agr-live td.agr-card { padding: 4px 18px 12px; text-align: start; white-space: normal; }
-.agr-live td.agr-card table { width: 100%; }
-.agr-live[aria-busy=true] tbody { opacity: .6; }
-.agr-live input[type=checkbox] { width: auto; margin: 2px 0; vertical-align: middle; accent-color: var(--agr-busy); }
-.agr-live .agr-none { padding: 18px; text-align: start; color: var(--agr-dim); }
-`;
+& { overflow: visible; }
+& :is(button, input, select) { font: inherit; color: inherit; background: none; border: 1px solid var(--agr-line); border-radius: 4px; padding: 2px 8px; margin: 0; min-width: 0; }
+& :is(select, option) { background: var(--jp-layout-color1, var(--vscode-editor-background, Canvas)); color: var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText)); }
+& input::placeholder { color: var(--agr-dim); opacity: 1; }
+& button { cursor: pointer; }
+& button:disabled { cursor: default; opacity: .5; }
+& :is(button:enabled:hover, button[aria-pressed=true]) { background: color-mix(in srgb, currentColor 12%, transparent); }
+& :is(button, input, select, summary):focus-visible { outline: 2px solid var(--agr-busy); outline-offset: 1px; }
+& .agr-controls { display: flex; flex-wrap: wrap; gap: 6px 10px; align-items: end; padding: 8px 18px; color: var(--agr-text); background: var(--agr-soft); }
+& .agr-field { display: flex; flex-direction: column; gap: 2px; }
+& .agr-field label { font-size: .85em; color: var(--agr-dim); }
+& .agr-field > :is(input, select) { width: 9.5em; box-sizing: border-box; height: 2.1em; }
+& .agr-broad > input { width: 13em; }
+& .agr-controls-foot { align-items: center; }
+& .agr-controls-foot > .agr-grow { flex: 1; }
+& .agr-problem { margin: 0; padding: 8px 18px; border-inline-start: 4px solid var(--agr-bad); white-space: pre-wrap; }
+& .agr-steps { max-height: 46em; overflow: auto; padding-top: 0; }
+& thead th { position: sticky; top: 0; z-index: 1; padding-top: 6px; background: var(--jp-layout-color1, var(--vscode-editor-background, Canvas)); }
+& thead button { border: 0; padding: 0 2px; color: inherit; }
+& thead [aria-sort] { color: var(--agr-text); font-weight: 600; }
+& .agr-steps :is(th, td):first-child { width: 1px; padding-inline-end: 0; }
+& tbody tr.agr-run-row:hover { background: var(--agr-soft); }
+& .agr-open { border: 0; padding: 0; text-align: start; white-space: normal; overflow-wrap: anywhere; unicode-bidi: isolate; }
+& .agr-open:hover { text-decoration: underline; background: none; }
+& .agr-thumb { border-color: transparent; padding: 1px 4px; }
+& .agr-thumb[aria-pressed=true] { border-color: var(--agr-text); }
+& .agr-thumb[aria-pressed=false] { opacity: .6; }
+& td.agr-card { padding: 4px 18px 12px; text-align: start; white-space: normal; }
+&[aria-busy=true] tbody { opacity: .6; }
+& input[type=checkbox] { width: auto; margin: 2px 0; vertical-align: middle; accent-color: var(--agr-busy); }
+& .agr-none { padding: 18px; text-align: start; color: var(--agr-dim); }
+`.replaceAll("&", ".agr.agr.agr-live");
 const HEADS = [
   [["started_at", "Started"]], [["agent_name", "Agent"], ["request_model", "Model"]], [], [["status", "Status"]], [["n_turns", "Turns"]],
   [["input_tokens", "In"], ["output_tokens", "Out"]], [["cost_usd", "Cost"]], [["duration_s", "Time"]],
@@ -39,7 +41,7 @@ const HEADS = [
 const LEFT = new Set([0, 1, 2, 3]);
 const FIELDS = [
   ["text", "Text in prompt or answer", "a word", "agr-broad"], ["agent", "Agent", "all"], ["model", "Model", "all"], ["status", "Status", "all"],
-  ["tag", "Tag", "name=value"], ["since", "Since", "7d, 2026-11-01"], ["until", "Until", "1d, 2026-11-01"],
+  ["tag", "Tag", "name=value"], ["since", "Since", "7d"], ["until", "Until", "2026-11-01"],
 ];
 const CHOSEN = { agent: null, model: null, status: ["ok", "error", "interrupted"] };
 const TYPING_MS = 500, PATIENCE_MS = 300, BUSY_MS = 4000;
@@ -66,18 +68,19 @@ function controls(send, key) {
     clearTimeout(timer);
     send({ do: "filter", form: Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value])) });
   };
-  const bar = make("div", { class: "agr-bar", role: "search" });
+  const bar = make("div", { class: "agr-controls", role: "search" });
   for (const [name, label, hint, broad] of FIELDS) {
     const list = name === "tag" ? make("datalist", { id: `${key}-tags` }) : null;
+    const id = `${key}-${name}`;
     const field = name in CHOSEN
-      ? make("select", { onchange: apply })
+      ? make("select", { id, onchange: apply })
       : make("input", {
-          type: name === "text" ? "search" : "text", placeholder: hint, list: list?.id, spellcheck: "false", autocomplete: "off", onchange: apply,
+          id, type: name === "text" ? "search" : "text", placeholder: hint, list: list?.id, spellcheck: "false", autocomplete: "off", onchange: apply,
           onkeydown: event => { event.stopPropagation(); if (event.key === "Enter") apply(); },
           oninput: () => { clearTimeout(timer); if (name === "text") timer = setTimeout(apply, TYPING_MS); },
         });
     fields[name] = field;
-    bar.append(make("label", { class: broad ?? "" }, label, field));
+    bar.append(make("div", { class: `agr-field ${broad ?? ""}` }, make("label", { for: id }, label), field));
     if (list) bar.append(list);
   }
   const clear = make("button", { type: "button", onclick: () => { for (const field of Object.values(fields)) if (!field.disabled) field.value = ""; apply(); } }, "Clear filters");
@@ -147,7 +150,9 @@ function table(send, cards) {
   };
   const card = row => {
     const cell = make("td", { colspan: HEADS.length + 2, class: "agr-card" });
-    cell.innerHTML = cards.get(row.id); // made by display.py, which escapes
+    const place = make("div");
+    place.attachShadow({ mode: "open" }).innerHTML = cards.get(row.id); // made by display.py, which escapes; its style is its own
+    cell.append(place);
     return make("tr", {}, cell);
   };
   const draw = next => {
@@ -182,7 +187,7 @@ function footer(send) {
   const first = button("First", turn(-Infinity)), before = button("Previous", turn(-1)), after = button("Next", turn(1)), end = button("Last", turn(Infinity));
   const where = make("span"), chosen = make("span", { "aria-live": "polite" });
   const every = button("", () => send({ do: "select_all", on: true })), none = button("Clear selection", () => send({ do: "select_all", on: false }));
-  const bar = make("div", { class: "agr-bar agr-foot" }, first, before, where, after, end, make("span", { class: "agr-grow" }), chosen, every, none,
+  const bar = make("div", { class: "agr-controls agr-controls-foot" }, first, before, where, after, end, make("span", { class: "agr-grow" }), chosen, every, none,
     button("Refresh", () => send({ do: "refresh" })));
   const count = number => number.toLocaleString("en-US");
   const show = next => {

@@ -29,6 +29,9 @@ HEARTBEAT_S = 10.0
 
 A redraw replaces what the page holds, and with it what the reader has selected, so it is not done for seconds alone.
 """
+SHARE = 0.02
+"""What redraws may take of one core: after one that takes long the next waits longer, up to LONGEST_REST_S."""
+LONGEST_REST_S = 1.0
 BURST = 10
 """Redraws in as many periods, also where tool calls are drawn at once; the start of a tool call may be one more."""
 
@@ -36,7 +39,7 @@ BURST = 10
 class LiveView:
     """Draws a run from its events: `show()`, `update(event)` for each, `tick()` now and then, `close()` always.
 
-    In a kernel it is one output, redrawn at most `rate_hz` times a second; what came since the last redraw is drawn by a
+    In a kernel it is one output, redrawn at most `rate_hz` times a second, less often where that takes long; what came since the last redraw is drawn by a
     timer of the running event loop or by the next `tick()`, and `close()` draws the last state. The start of a tool call
     is drawn at once, as the tool may hold up both, and counts towards the next redraws. In a terminal, text is
     printed as it comes and nothing is painted twice. `card` is the run so far.
@@ -47,14 +50,20 @@ class LiveView:
         shell: the IPython shell, by default the one that runs.
         render: `auto` is HTML in a kernel and lines in a terminal. `html` is HTML also in a shell that is neither; `text` is lines
             everywhere; `off` draws nothing until `show_again()` asks for it.
-        clock: a monotonic clock in seconds.
+        clock, cpu: a monotonic clock, and the CPU time of this thread, in seconds.
 
     Raises:
         ErrorConfig: `render` is another word.
     """
 
     def __init__(
-        self, *, shell: Any = None, render: str = "auto", clock: Callable[[], float] = time.monotonic, rate_hz: float = 10
+        self,
+        *,
+        shell: Any = None,
+        render: str = "auto",
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
+        rate_hz: float = 10,
     ) -> None:
         if render not in RENDER_MODES:
             raise ErrorConfig(f"render must be {', '.join(RENDER_MODES[:-1])} or {RENDER_MODES[-1]}; got {render!r:.80}")
@@ -62,7 +71,7 @@ class LiveView:
         shell = shell if shell is not None else _running_shell()
         silent = render == "off"
         face = (
-            _Cell(self.card, shell, clock, 1 / rate_hz, silent, self._bundle)
+            _Cell(self.card, shell, clock, cpu, 1 / rate_hz, silent, self._bundle)
             if _as_html(shell, render)
             else self._lines(shell, silent)
         )
@@ -155,17 +164,20 @@ class _Cell:
         card: Any,
         shell: Any,
         clock: Callable[[], float],
+        cpu: Callable[[], float],
         period_s: float,
         silent: bool,
         bundle: Callable[[], dict[str, str]],
     ) -> None:
-        self._bundle = bundle
-        self._card, self._shell, self._clock, self._period_s, self._silent = card, shell, clock, period_s, silent
+        self._card, self._shell, self._clock, self._cpu, self._bundle = card, shell, clock, cpu, bundle
+        self._period_s, self._silent = period_s, silent
         self._display_id = secrets.token_hex(8)
         self._shown_at: float | None = None
         self._closed_at: float | None = None
         self._drawn_at: deque[float] = deque(maxlen=BURST + 1)
         """When it was last drawn; the oldest first."""
+        self._costs_s: deque[float] = deque(maxlen=3)
+        """CPU time of the last redraws; the middle one counts, as one may be held up by what it loads."""
         self._dirty = False
 
     def show(self) -> None:
@@ -196,10 +208,15 @@ class _Cell:
             return None
         now = self._clock()
         calm_s = self._wait_s(now, 1) if self._dirty else self._drawn_at[-1] + HEARTBEAT_S - now
-        wait_s = max(calm_s, self._wait_s(now, BURST))
+        wait_s = max(calm_s, self._wait_s(now, BURST), self._drawn_at[-1] + self._rest_s() - now)
         if wait_s <= 0:
             self._draw(now)
         return wait_s if self._dirty else None
+
+    def _rest_s(self) -> float:
+        """How long nothing is drawn after a redraw, so that all of them keep to their share."""
+        costs = sorted(self._costs_s)
+        return min(costs[(len(costs) - 1) // 2] / SHARE, LONGEST_REST_S) if costs else 0.0
 
     def _wait_s(self, now: float, n: int) -> float:
         """Seconds until it may be drawn, if there are to be at most `n` redraws in `n` periods, or in `BURST` of them."""
@@ -217,9 +234,11 @@ class _Cell:
         self._dirty = False
         if self._silent:
             return
+        began = self._cpu()
         self._card.elapsed_s = (now if self._closed_at is None else self._closed_at) - self._shown_at
         # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
         self._shell.display_pub.publish(self._bundle(), {}, transient={"display_id": self._display_id}, update=update)
+        self._costs_s.append(self._cpu() - began)
         self._drawn_at[-1] = self._clock()  # from its end on, so that no more than so many are sent in any second
 
 

@@ -6,6 +6,8 @@ import linecache
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.error import UsageError
+
 from agentroute.errors import ErrorAgent
 from agentroute.store import default_store
 
@@ -29,7 +31,11 @@ def load(shell: InteractiveShell) -> None:
     """Registers the magics and the transforms, and records every run from now on. A second time changes nothing."""
     if "AgentMagics" in shell.magics_manager.registry:
         return
-    magics = AgentMagics(shell)
+    try:
+        magics = AgentMagics(shell)
+    except UsageError:
+        shell.configurables[:] = [one for one in shell.configurables if not isinstance(one, AgentMagics)]
+        raise
     shell.register_magics(magics)
     magics.begin()
     process_usage()

@@ -23,6 +23,7 @@ from .arguments import APPROVALS, Arguments, Options, nearest, parse
 from .help_text import HELP
 from .interpolation import interpolate
 from .place import Places
+from .project_settings import ProjectSettings, apply, read
 from .replaying import ReplayMode, error_text, replaying
 from .transform import AWAITED, CellTransform
 from .words import do_word
@@ -52,8 +53,9 @@ class OneOf(Enum):  # type: ignore[type-arg]
     """A trait with a few values, which names the nearest one when it is given another."""
 
     def validate(self, obj: Any, value: Any) -> str:
-        if value not in self.values:
-            raise TraitError(f"{self.name} must be one of {', '.join(self.values)}; got {value!r:.80}{nearest(str(value), self.values)}")
+        modes = tuple(self.values or ())
+        if value not in modes:
+            raise TraitError(f"{self.name} must be one of {', '.join(modes)}; got {value!r:.80}{nearest(str(value), modes)}")
         return str(value)
 
 
@@ -108,12 +110,19 @@ class AgentMagics(Magics):
 
     store: RunStore
     """What records the runs of the notebook."""
+    project: ProjectSettings
+    """What the project's pyproject.toml says."""
+    configured: dict[str, object]
+    """What IPython was configured with when the extension was loaded."""
     has_begun = False
     configured_replay: str | None = None
     """What the configuration file or `%config` says."""
 
     def __init__(self, shell: InteractiveShell, **options: Any) -> None:
         super().__init__(shell, parent=shell, **options)
+        with _mistakes():
+            self.project = read()
+            apply(self.project, self)
         self.transform = CellTransform(shell)
         self.places = Places(shell)
         self._at_end = ExitStack()
@@ -145,8 +154,10 @@ class AgentMagics(Magics):
         self.has_begun = True
 
     def end(self) -> None:
-        """As if it had not begun."""
+        """As if it had not begun. What runs in the background is stopped."""
         self.has_begun = False
+        if background := sys.modules.get("agentroute_ipython.background"):
+            background.stop()
         self._at_end.close()
 
     def _stop_recording(self) -> None:

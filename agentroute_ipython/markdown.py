@@ -48,6 +48,8 @@ _ADDRESS = re.compile(r"\bhttps?://[^\s<>\"'`]{1,2000}")
 _AFTER_ADDRESS = ".,;:!?*_~)]}"
 _LIKE_AN_ADDRESS = re.compile(r"[\w-]\s*[.\u3002\uff0e\uff61]\s*\w{2}|//|@|\bwww\b", re.IGNORECASE)
 _TARGET = re.compile(r"(?:https?://|mailto:)[!-~]{1,2000}", re.IGNORECASE)
+_HOST = re.compile(r"(?:[!-~]+@)?(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_.])?|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[\w+#.-]{0,20}")
 _CUT_HERE = re.compile(r"\n(?=[-*+] |\d{1,9}[.)] |\n)")
 
 
@@ -209,6 +211,8 @@ class _Reader:
                 scope = ' scope="col"' if kind == "th_open" else ""
                 out.append(f"<{kind[:2]}{scope} {_ALIGNED.get(str(token.attrGet('style')), LEFT)}>")
             elif kind in ("fence", "code_block"):
+                if not _LANGUAGE.fullmatch(token.info.strip()):  # more than a language, which nobody would see
+                    out.append(f'<p dir="auto">{line(token.info, 300)}</p>\n')
                 out.append(code(token.content.removesuffix("\n"), len(token.content)) + "\n")
             else:
                 out.append(_TAGS.get(kind) or escaped(visible(token.content)))
@@ -301,7 +305,7 @@ def _link(target: str, shown: str, said: str) -> str:
     if site is None:
         return f"{shown} ({line(target, 80)})" if target else shown
     name = shown if said.strip() else line(target, 200)
-    beside = f" <i>({line(site, 200)})</i>" if said.strip() and _deceives(site, said) else ""
+    beside = f" <i>({line(site, 200)})</i>" if said.strip() and _deceives(target, site, said) else ""
     return f'<a href="{html.escape(target)}" rel="noopener noreferrer">{name}</a>{beside}'
 
 
@@ -311,15 +315,19 @@ def _site(target: str) -> str | None:
         return None
     try:
         parts = urlsplit(target)
-        return (parts.netloc if parts.scheme != "mailto" else parts.path) or None
     except ValueError:
         return None
+    if parts.scheme == "mailto":
+        return parts.path or None
+    return parts.netloc if _HOST.fullmatch(parts.netloc) else None
 
 
-def _deceives(site: str, said: str) -> bool:
-    if site.lower().startswith("xn--") or ".xn--" in site.lower():
+def _deceives(target: str, site: str, said: str) -> bool:
+    """Whether a reader may take the target for another one, or a name before the host for the host."""
+    mail = target[:7].lower() == "mailto:"
+    if re.search(r"(^|\.|@)xn--", site, re.IGNORECASE) or ("@" in site and not mail):
         return True
     if not _LIKE_AN_ADDRESS.search(said):
         return False
     host = re.split(r"[/?#]", said.strip().lower().partition("://")[2] or said.strip().lower().removeprefix("mailto:"), maxsplit=1)[0]
-    return ("@" in site and "://" in said) or host.removeprefix("www.") != site.lower().removeprefix("www.")
+    return host.removeprefix("www.") != site.lower().removeprefix("www.")

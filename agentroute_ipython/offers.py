@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import APPROVALS, RESERVED, Option
 
 if TYPE_CHECKING:
-    from .completion import Asked
+    from .half_written import Asked
     from .magics import AgentMagics
 
 __all__ = ["offers"]

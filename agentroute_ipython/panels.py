@@ -104,7 +104,7 @@ def _json(arguments: Any, indent: int | None = None) -> str:
     """The arguments as the tool receives them, as JSON; what has no JSON is as Python shows it."""
     try:
         return json.dumps(arguments, indent=indent, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):  # keys that are no text, a circle, too deep
+    except Exception:  # keys that are no text, a circle, too deep, or an object that fails to describe itself
         return _shown(arguments)
 
 
@@ -180,6 +180,6 @@ class StopButton(_Widgets):
     def __init__(self, spot: Spot, name: str, pressed: Callable[[], None]) -> None:
         from ipywidgets import Button, HBox, Layout
 
-        button = Button(description=f"Stop {one_line(name, 40)}", icon="stop", layout=Layout(width="auto"))
+        button = Button(description=f"Stop {one_line(name, 40)}", layout=Layout(width="auto"))
         button.on_click(lambda _: pressed())
         super().__init__(spot, HBox([button]), f"(running in the background; %agent stop {one_line(name, 40)} ends it)")

@@ -320,7 +320,7 @@ def _selection(magic: str, usage: str, words: Sequence[str], filters: dict[str, 
     except ErrorConfig as error:
         wrong = [word for word in words if filters.get("since") == word]
         if wrong:
-            raise ErrorConfig(f"{magic} takes {usage}; got {one_line(wrong[0], 40)!r}") from None
+            raise ErrorConfig(f"{magic} takes {usage}; got {one_line(wrong[0], 40)!r}{nearest(wrong[0], TIMES + THINGS)}") from None
         raise error
 
 

@@ -1,4 +1,4 @@
-"""The card's style sheet. It is saved with every card, so it is short; a card reads well without it.
+"""The card's style sheet. It is saved with every card, so it is short, and has only what the card needs; a card reads well without it.
 
 Colours are the page's own: JupyterLab's variables, else VS Code's, else mixed from the colour of the text. `&` stands for
 `.agr.agr`, which outweighs what JupyterLab says about tables in outputs; for code it takes one `.agr` more.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["SHEET_STYLE", "STYLE"]
+__all__ = ["SHEET_STYLE", "STYLE", "style_for"]
 
+_LISTS = "& :is(ul, ol)[dir] { margin: 0 0 .7em; padding-inline-start: 1.6em; } & li > :is(ul, ol)[dir] { margin: 0; }"
 _SOURCE = """
 & {
   --agr-text: var(--jp-content-font-color1, var(--vscode-editor-foreground, currentColor));
@@ -34,18 +35,6 @@ _SOURCE = """
 & .agr-answer p { margin: 0 0 .7em; text-align: start; }
 & .agr-answer > :last-child { margin: 0; }
 & .agr-answer summary { color: var(--agr-dim); margin-bottom: .7em; }
-& .agr-asking > p:last-child::after { content: "\\2009▍"; color: var(--agr-busy); }
-& .agr-h { font-size: 1.12em; }
-& :is(ul, ol) { margin: 0 0 .7em; padding-inline-start: 1.6em; }
-& blockquote { margin: 0 0 .7em; padding: 0 0 0 12px; border: 0; border-inline-start: 3px solid var(--agr-line); color: var(--agr-dim); }
-& hr { margin: 1em 0; border: 0; border-top: 1px solid var(--agr-line); }
-& .agr-table { overflow: auto; max-height: 24em; margin: 0 0 .7em; }
-& .agr-table :is(th, td) { border-bottom: 1px solid var(--agr-line); }
-& .agr-table th { font-weight: 600; }
-& .agr-answer pre { margin: 0 0 .7em; padding: 10px 12px; border-radius: 6px; background: var(--agr-soft); }
-& .agr-tree { margin: 0; list-style: none; padding-inline-start: 1.2em; }
-& .agr-error { margin: 0; padding: 12px 18px; border-inline-start: 4px solid var(--agr-bad); background: var(--agr-soft); white-space: pre-wrap; }
-&.agr-interrupted .agr-error { border-color: var(--agr-dim); }
 & .agr-run { font-size: .9em; }
 & .agr-run > :where(:first-child) { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
 & .agr-run > :where(:first-child) b { color: var(--agr-text); }
@@ -57,22 +46,55 @@ _SOURCE = """
 & thead { border: 0; }
 & table tr { background: none; }
 & :is(th, td) { padding: 3px 7px; border: 0; text-align: end; vertical-align: top; white-space: nowrap; line-height: 1.5; font-weight: 400; }
-& .agr-steps table { width: 100%; }
+& .agr-steps > table { width: 100%; }
 & .agr-steps caption { display: none; }
-& .agr-steps :is(th, td):first-child { padding-inline-start: 18px; text-align: start; white-space: normal; }
-& .agr-steps :is(th, td):last-child { padding-inline-end: 18px; }
-& .agr-steps thead th { color: var(--agr-dim); font-size: .92em; }
-& .agr-steps th:first-child { width: 99%; }
+& .agr-steps > table > * > tr > :first-child { padding-inline-start: 18px; text-align: start; white-space: normal; }
+& .agr-steps > table > * > tr > :last-child { padding-inline-end: 18px; }
+& .agr-steps > table > thead th { color: var(--agr-dim); font-size: .92em; }
+& .agr-steps > table > * > tr > th:first-child { width: 99%; }
 & .agr-steps .agr-turn > * { padding-top: 9px; }
-& td:not(:first-child) > div { display: flex; width: 100%; height: 3px; margin-top: 2px; border-radius: 2px; background: var(--agr-soft); overflow: hidden; }
-& td > div > b[style] { border-radius: 2px; background: var(--agr-dim); }
-& .agr-turn b[style] { background: var(--agr-busy); }
-& .agr-steps td[colspan]:first-child { padding-inline-start: 34px; }
-& .agr-output :is(th, td) { padding: 2px 24px 2px 0; text-align: start; white-space: pre-wrap; }
-& .agr-output th { color: var(--agr-dim); overflow-wrap: break-word; }
+& .agr-steps > table > * > tr > td[colspan] { padding-inline-start: 34px; }
 &.agr :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--agr-mono); white-space: pre-wrap; unicode-bidi: plaintext; }
-& pre { max-height: 24em; overflow: auto; }
 """
+# What a card has only now and then, by what its HTML then holds.
+_PARTS = {
+    "agr-asking": '& .agr-asking > :is(p, pre):last-child::after, & .agr-asking > :last-child > li:last-child::after { content: "\\2009▍"; color: var(--agr-busy); }',
+    "agr-error": """
+& .agr-error { margin: 0; padding: 12px 18px; border-inline-start: 4px solid var(--agr-bad); background: var(--agr-soft); white-space: pre-wrap; }
+&.agr-interrupted .agr-error { border-color: var(--agr-dim); }
+""",
+    "agr-h": "& .agr-h { font-size: 1.12em; }",
+    "<ul d": _LISTS,
+    "<ol d": _LISTS,
+    "<blockquote": "& blockquote { margin: 0 0 .7em; padding: 0 0 0 12px; border: 0; border-inline-start: 3px solid var(--agr-line); color: var(--agr-dim); }",
+    "<hr": "& hr { margin: 1em 0; border: 0; border-top: 1px solid var(--agr-line); }",
+    "<pre": """
+& pre { max-height: 24em; overflow: auto; }
+&.agr .agr-answer pre { margin: 0 0 .8em; padding: 10px 14px; border-radius: 6px; background: var(--agr-soft); white-space: pre !important; }
+""",
+    "agr-table": """
+& .agr-table { overflow: auto; max-height: 24em; margin: 0 0 .7em; }
+& .agr-table :is(th, td) { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--agr-line); white-space: pre-wrap; overflow-wrap: normal; }
+& .agr-table th { font-weight: 600; }
+& .agr-steps .agr-table { contain: inline-size; margin-inline-start: 1.2em; }
+""",
+    "agr-tree": """
+& .agr-tree { margin: 0; padding-inline-start: 1.2em; list-style: none; }
+& .agr-tree .agr-tree { margin-inline-start: .3em; padding-inline-start: .9em; border-inline-start: 1px solid var(--agr-line); }
+""",
+    "agr-output": """
+& .agr-output > * > tr > * { padding: 2px 24px 2px 0; text-align: start; white-space: normal; }
+& .agr-output > * > tr > th { color: var(--agr-dim); overflow-wrap: break-word; }
+& td > .agr-tree { padding: 0; }
+""",
+    "b style": """
+& td > :has(> b[style]) { display: flex; height: 4px; margin-top: 2px; border-radius: 2px; background: var(--agr-soft); }
+& td b[style] { border-radius: 2px; background: var(--agr-dim); }
+& .agr-turn b[style] { background: var(--agr-busy); }
+& tr:has(.agr-bad) b[style] { background: var(--agr-bad); }
+& .agr-steps > table > * > tr > :last-child { min-width: 8em; }
+""",
+}
 
 
 _SHEET_SOURCE = """
@@ -90,5 +112,12 @@ def _short(source: str) -> str:
     return re.sub(r" ?([{};>]) ?|(?<=[:,]) ", lambda match: match[1] or "", css).replace(";}", "}").strip()
 
 
-STYLE = _short(_SOURCE)
-SHEET_STYLE = STYLE + _short(_SHEET_SOURCE)
+_BASE = _short(_SOURCE)
+_SHORT = {mark: _short(part) for mark, part in _PARTS.items()}
+STYLE = _BASE + "".join(dict.fromkeys(_SHORT.values()))
+SHEET_STYLE = _BASE + _short(_SHEET_SOURCE)
+
+
+def style_for(drawn: str) -> str:
+    """So much of `STYLE` as this HTML needs."""
+    return _BASE + "".join(dict.fromkeys(part for mark, part in _SHORT.items() if mark in drawn))

@@ -6,6 +6,7 @@ stands above it in words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,13 +24,13 @@ __all__ = ["BEGINNING", "VALUE", "timeline"]
 
 TIMELINE = 4_000
 """Characters that all arguments and results of a card share; short ones are whole, the long ones get equal parts."""
-ROW = 380
+ROW = 450
 """What each row takes from that, so that a card with its style sheet and plain form has less than 10 KB at eight calls."""
 VALUE = 2_000
 """The most characters of an argument list, a result, an error or a turn's reasoning."""
 INLINE = 160
 """Longer arguments and results open and close once the run is over."""
-BEGINNING = 80
+BEGINNING = 70
 """Characters of a longer one that are seen while it is closed."""
 ROWS = 80
 """Turns and tool calls that are listed, and how many while the run is on."""
@@ -109,7 +110,7 @@ class _Scale:
         whole = max(ends, default=0.0)
         if card.ended and card.run is not None:
             whole = max(whole, card.run.duration_s or 0.0)
-        costs = [row.cost_usd for row in rows if row.cost_usd is not None and row.cost_usd > 0]
+        costs = [paid for row in rows if (paid := _paid(row))]
         return cls(start, whole if len(timed) > 1 else 0.0, sum(costs) if len(costs) > 1 else 0.0)
 
     def time(self, row: Row) -> str:
@@ -122,12 +123,17 @@ class _Scale:
 
     def cost(self, row: Row) -> str:
         """Its share of what the run cost."""
-        return _bar(0.0, row.cost_usd / self.cost_usd) if self.cost_usd and row.cost_usd and row.cost_usd > 0 else ""
+        return _bar(0.0, _paid(row) / self.cost_usd) if self.cost_usd and _paid(row) else ""
 
 
 def _seconds(row: Row) -> float:
     """How long it took; 0 where that is unknown, or says nothing as the answer was replayed."""
-    return 0.0 if getattr(row, "replayed_from", None) else row.duration_s or 0.0
+    seconds = None if isinstance(row, TurnRecord) and row.replayed_from else row.duration_s
+    return seconds if seconds is not None and 0 < seconds < math.inf else 0.0
+
+
+def _paid(row: Row) -> float:
+    return row.cost_usd if row.cost_usd is not None and 0 < row.cost_usd < math.inf else 0.0
 
 
 def _bar(before: float, part: float) -> str:

@@ -62,7 +62,7 @@ class _Drawing:
 
     def tree(self, value: Any, depth: int = 0) -> str:
         if isinstance(value, dict | list) and value and depth < DEPTH:
-            if (names := _columns(value)) and len(value) > 1:
+            if isinstance(value, list) and len(value) > 1 and (names := _columns(value)):
                 return self.rows(value, names)
             return f'<ul class="agr-tree">{"".join(self.items(value, depth))}</ul>'
         return self.leaf(value)
@@ -84,14 +84,15 @@ class _Drawing:
 
     def rows(self, value: list[dict[str, Any]], names: list[str]) -> str:
         """Objects of plain values as a table."""
-        heads = "".join(f'<th scope="col" {LEFT}>{line(name, KEY)}</th>' for name in names)
+        numbers = {name for name in names if all(_is_number(row[name]) for row in islice(value, 100) if name in row)}
+        heads = "".join(f'<th scope="col"{"" if name in numbers else " " + LEFT}>{line(name, KEY)}</th>' for name in names)
         body = []
         for position, row in enumerate(value):
             if self.left <= 0:
                 note = f"… {plural(len(value) - position, 'more row')}, whole in the result …"
                 body.append(f'<tr><td colspan="{len(names)}" {LEFT}><i>{note}</i></td></tr>\n')
                 break
-            cells = (f"<td{'' if _is_number(row.get(name)) else ' ' + LEFT}>{self.cell(row, name)}</td>" for name in names)
+            cells = (f"<td{'' if name in numbers else ' ' + LEFT}>{self.cell(row, name)}</td>" for name in names)
             body.append(f"<tr>{''.join(cells)}</tr>\n")
         return f'<div class="agr-table"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n{"".join(body)}</tbody></table></div>'
 
@@ -100,7 +101,7 @@ class _Drawing:
         return self.text(row[name]) if name in row else ""
 
     def outer(self, value: Container) -> str:
-        if (names := _columns(value)) and len(value) > 1:
+        if isinstance(value, list) and len(value) > 1 and (names := _columns(value)):
             return self.rows(value, names)
         rows = []
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
@@ -130,16 +131,14 @@ class _Drawing:
         return f"<code>{text_block(text, self.take(len(text)))}</code>"
 
     def take(self, size: int) -> int:
-        """So many characters of what is left, and 80 at least."""
-        size = min(size, max(self.left, 80))
+        """So many characters of what is left; a text that is hardly longer is whole."""
+        size = size if size <= self.left + 80 else max(self.left, 80)
         self.left -= size
         return size
 
 
-def _columns(value: Any) -> list[str]:
+def _columns(value: list[Any]) -> list[str]:
     """The keys of a list of objects whose values are plain and short enough for a table; empty for what is none."""
-    if not isinstance(value, list) or not value:
-        return []
     names: dict[str, None] = {}
     for row in value:
         if not isinstance(row, dict) or not row or any(isinstance(item, dict | list) and not _is_short(item, SHORT) for item in row.values()):

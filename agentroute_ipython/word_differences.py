@@ -75,8 +75,19 @@ def _pieces(a: Sequence[str], b: Sequence[str], matches: Sequence[tuple[int, int
         found += [(kind, text) for kind, text in zip(changes, (gone, come), strict=True) if text]
         if same:
             found.append(("equal", same))
+        _slide(found)
         gone, come = "", ""
     return found
+
+
+def _slide(found: list[tuple[Kind, str]]) -> None:
+    """Where whole lines were added or removed, has the change begin where a line begins: many places are equally right."""
+    if len(found) < 3 or (found[-3][0], found[-1][0]) != ("equal", "equal"):
+        return
+    (_, before), (kind, change), (_, after) = found[-3:]
+    start = before[before.rfind("\n") + 1 :]
+    if start and start != before and "\n" in change and change.endswith(start):
+        found[-3:] = [("equal", before[: -len(start)]), (kind, start + change[: -len(start)]), ("equal", start + after)]
 
 
 # ---------------------------------------------------------------------------------------------------------- what is equal
@@ -174,8 +185,6 @@ def _myers(a: Sequence[str], b: Sequence[str], a0: int, a1: int, b0: int, b1: in
             furthest[k] = x
             if x >= n and x - k >= m:
                 yield from _way_back(trace, n, m, a0, b0)
-                return
-            if not work.spend(2 + x - start):
                 return
         work.spend(len(furthest))
 

@@ -74,11 +74,8 @@ def _show(magics: AgentMagics, name: str) -> None:
 
 
 def _edit(magics: AgentMagics, name: str) -> None:
-    known = magics.agents.known()
     if not name:
         raise ErrorConfig(f"which agent? %agent edit NAME{magics.agents.listed()}")
-    if name not in known:
-        raise ErrorConfig(f"no agent called {name}{nearest(name, known)}{magics.agents.listed()}")
     from .editing import edit
 
     edit(name, magics)

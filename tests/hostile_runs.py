@@ -16,7 +16,7 @@ from agentroute.events import TextDelta
 from agentroute.message import LLMChunk
 from tests.hostile import HUGE, hostile_texts
 
-__all__ = ["ModelHostile", "agents", "draw", "show_agents", "show_cards", "unguarded"]
+__all__ = ["ModelHostile", "agents", "draw", "show_agents", "show_cards", "show_ends", "unguarded"]
 
 PIECES = 3
 """Pieces in which a text is streamed."""
@@ -26,8 +26,10 @@ class ModelHostile:
     """Says `text` in all ways there are: reasoning, an answer, calls of a tool of that name and with such arguments, then as
     `ends` says: `answer`, `structured` or `error`."""
 
-    def __init__(self, text: str, ends: str = "answer") -> None:
+    def __init__(self, text: str, ends: str = "answer", value: Any = None) -> None:
         self.text, self.ends, self.model_id = text, ends, text[:2_000] or "nothing"
+        nested = {text: text, "list": [text, {text: [text]}], "rows": [{text: text, "n": 1}] * 2}
+        self.value = nested if value is None else value
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
         raise AssertionError("the card is drawn of streams")
@@ -44,14 +46,11 @@ class ModelHostile:
             raise ErrorModelResponse(self.text)
         calls = self._calls() if asked else []
         if not asked and self.ends == "structured":
-            calls = [ToolCall("9", "final_answer", self._value()).to_wire()]
+            calls = [ToolCall("9", "final_answer", self.value).to_wire()]
         yield LLMChunk(done=True, response=self._response(calls))
 
     async def close(self) -> None:
         """Nothing to close."""
-
-    def _value(self) -> dict[str, Any]:
-        return {self.text: self.text, "list": [self.text, {self.text: [self.text]}], "rows": [{self.text: self.text, "n": 1}] * 2}
 
     def _calls(self) -> list[dict[str, Any]]:
         named = ToolCall("1", "echo", {}).to_wire()
@@ -65,16 +64,17 @@ class ModelHostile:
         return LLMResponse(self.text, calls, usage, self.text[:2_000], finish, reasoning=self.text)
 
 
+def echo(text: str) -> str:
+    return text
+
+
+def fail(text: str, **more: str) -> str:
+    raise RuntimeError(text)
+
+
 def agents(texts: dict[str, str], ends: str = "answer") -> Iterator[Agent[Any]]:
     """An agent of each text, with it in its own fields, too."""
     for text in texts.values():
-
-        def echo(text: str) -> str:
-            return text
-
-        def fail(text: str, **more: str) -> str:
-            raise RuntimeError(text)
-
         yield Agent(
             text[:2_000].strip() or "nothing",
             model=ModelHostile(text, ends),
@@ -103,11 +103,22 @@ async def draw(agent: Agent[Any], prompt: str) -> None:
     view.close()
 
 
-async def show_cards(canary: str, ends: str) -> None:
-    """A card of each text."""
-    texts = hostile_texts(canary)
-    for agent, text in zip(agents(texts, ends), texts.values(), strict=True):
+async def show_cards(canary: str, first: int, last: int) -> None:
+    """A card of each of these texts, numbered from 0."""
+    texts = dict(list(hostile_texts(canary).items())[first:last])
+    for agent, text in zip(agents(texts), texts.values(), strict=True):
         await draw(agent, text[:100_000].strip() or "nothing")
+
+
+async def show_ends(canary: str) -> None:
+    """Cards of structured answers, and of runs that failed, with several texts in each."""
+    texts = list(small_texts(canary).values())
+    for ends in ("structured", "error"):
+        groups = ["\n".join(texts[start : start + 8]) for start in range(0, len(texts), 8)]
+        for agent in agents({group: group for group in groups}, ends):
+            await draw(agent, "Go.")
+    values = {f"{n} {text}": text for n, text in enumerate(texts)}
+    await draw(Agent("values", model=ModelHostile("v", "structured", values), tools=[echo], output=dict, output_mode="tool"), "Go.")
 
 
 def small_texts(canary: str) -> dict[str, str]:

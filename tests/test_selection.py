@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agentroute import RunStore
+from agentroute import RunStore, cost
 from agentroute.errors import ErrorConfig
+from agentroute.frames import runs, turns
 from agentroute.records import RunRecord
 from agentroute.selection import STATUSES, Selection
 from tests.test_store import START, run_of, turn_of
@@ -178,3 +179,58 @@ def test_no_time_of_pandas_or_numpy_is_none(value):
 def test_limits_of_numpy_and_of_any_size_are_taken():
     assert Selection.of(limit=np.int64(5)).limit == 5
     assert Selection.of(limit=10**30).limit == 2**63 - 1
+
+
+# ---- text ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("refund", ["prompt", "answer", "long"]), ("REFUND", ["prompt", "answer", "long"]), ("a refund", ["prompt"]), ("100%", ["signs"]), ("a_b", ["signs"]),
+        ("0_%", []), ("strasse", ["german"]), ("STRAẞE", ["german"]), ("ÜBER", ["german"]), ("'", ["signs"]), ("nowhere", []), (" over", ["german"]),
+    ],
+)  # fmt: skip
+def test_a_text_is_looked_for_as_it_is_typed_in_prompts_and_answers(store, text, runs):
+    store.save(run_of("prompt", prompt_text="I want a refund", started_at=START))
+    store.save(run_of("answer", output_text="Refunded.", started_at=START + DAY))
+    store.save(run_of("long", output_text="x" * 5000 + " reFund", started_at=START + 2 * DAY))  # packed, in another table
+    store.save(run_of("signs", prompt_text="100% of a_b's", started_at=START + 3 * DAY))
+    store.save(run_of("german", prompt_text="Über die Straße over", output_text=None, started_at=START + 4 * DAY))
+    assert found(store, text=text) == runs
+
+
+def test_a_text_is_one_more_filter_and_may_be_followed_by_another(store):
+    store.save(run_of("a", agent_name="x", prompt_text="refund"))
+    store.save(run_of("b", agent_name="y", prompt_text="refund"))
+    store.save(run_of("c", agent_name="y", prompt_text="parcel"))
+    assert found(store, text="refund", agent="y") == ["b"]
+    assert found(store, text="parcel") == ["c"]
+    assert found(store, text="refund", limit=1) == ["b"]
+
+
+def test_a_text_finds_nothing_where_no_text_is_kept(tmp_path):
+    with closing(RunStore(tmp_path / "figures.db", record_content="metadata")) as store:
+        store.save(run_of("a", prompt_text="refund"))
+        assert found(store, text="refund") == []
+
+
+def test_a_text_in_a_damaged_body_is_not_found(store):
+    store.save(run_of("a", prompt_text="refund " * 100))
+    with store.transaction() as connection:
+        connection.execute("UPDATE bodies SET data = x'00'")
+    assert found(store, text="refund") == []
+
+
+@pytest.mark.parametrize("text", ["", " ", 5, ["refund"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ErrorConfig, match="text must be what a prompt or an answer holds, such as 'refund'; got"):
+        Selection.of(text=text)
+
+
+def test_frames_and_costs_take_a_text(store):
+    store.save(run_of("a", prompt_text="refund", cost_usd=0.5), turns=[turn_of("a", cost_usd=0.5)])
+    store.save(run_of("b", prompt_text="parcel", cost_usd=0.25), turns=[turn_of("b", cost_usd=0.25)])
+    assert list(runs(store, text="refund")["run_id"]) == ["a"]
+    assert list(turns(store, text="parcel")["run_id"]) == ["b"]
+    assert cost([], store=store, text="refund")["cost_usd"].tolist() == [0.5]

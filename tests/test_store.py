@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentroute import tables
-from agentroute.errors import ErrorStore
+from agentroute.errors import ErrorConfig, ErrorStore
 from agentroute.records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, column, columns
 from agentroute.selection import Selection
-from agentroute.store import VERSION, Answer, RunStore
+from agentroute.store import VERSION, Answer, RunStore, on_save
 from agentroute.tables import INLINE, TABLES, Table, body_of, encoded, packed, unpacked
 
 START = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
@@ -526,3 +526,81 @@ def answers_of(record):
 
 
 WORDS = [f"{a}{b}{c}" for a in ("re", "con", "de", "pro", "in", "ex") for b in ("tri", "spec", "duc", "form", "port", "ject", "ver", "mit") for c in ("ing", "tion", "er", "s", "ed", "al")]
+
+
+# ---- listing, and hearing of what is saved --------------------------------------------------------------------------
+
+
+def test_ids_come_in_the_order_of_a_column_unknown_ones_last(store):
+    for number, cost in enumerate([0.2, None, 0.3, 0.1, 0.1]):
+        store.save(run_of(f"r{number}", cost_usd=cost, agent_name="bAdcE"[number], started_at=START + timedelta(days=number)))
+    assert store.run_ids() == ["r4", "r3", "r2", "r1", "r0"]
+    assert store.run_ids(descending=False) == ["r0", "r1", "r2", "r3", "r4"]
+    assert store.run_ids(by="cost_usd") == ["r2", "r0", "r4", "r3", "r1"]
+    assert store.run_ids(by="cost_usd", descending=False) == ["r4", "r3", "r0", "r2", "r1"]
+    assert store.run_ids(by="agent_name", descending=False) == ["r1", "r0", "r3", "r2", "r4"]
+    assert store.run_ids(by="cost_usd", limit=2, offset=1) == ["r0", "r4"]
+
+
+def test_ids_and_numbers_of_runs_are_of_those_selected(store):
+    store.save(run_of("a", prompt_text="refund"))
+    store.save(run_of("b", prompt_text="parcel"))
+    assert store.run_ids(Selection.of(text="refund")) == ["a"]
+    assert (store.run_count(), store.run_count(Selection.of(text="refund"))) == (2, 1)
+
+
+def test_values_are_the_most_frequent_first(store):
+    for number, name in enumerate(["y", "x", "y", "z"]):
+        store.save(run_of(f"r{number}", agent_name=name))
+    assert store.run_values("agent_name", 2) == ["y", "x"]
+    assert store.run_values("notebook", 2) == []
+
+
+@pytest.mark.parametrize("column", ["prompt_text", "cost; DROP TABLE runs", "run_start"])
+def test_what_is_no_short_column_orders_nothing_and_has_no_values(store, column):
+    with pytest.raises(ErrorConfig, match="runs are ordered by a column"):
+        store.run_ids(by=column)
+    with pytest.raises(ErrorConfig, match="values are of one of"):
+        store.run_values(column, 5)
+
+
+def test_a_history_that_is_not_there_lists_nothing_and_is_not_made(store):
+    assert (store.run_ids(), store.run_count(), store.run_values("agent_name", 5)) == ([], 0, [])
+    store.delete_score("r1", "thumb")
+    assert not store.path.exists()
+
+
+def test_a_score_that_is_taken_back_is_gone_and_copies_are_told(store):
+    store.save(run_of())
+    for name, scorer in (("thumb", ""), ("thumb", "Zoe"), ("other", "")):
+        store.save_score(ScoreRecord(run_id="r1", name=name, scorer=scorer, value=1.0, scored_at=START))
+    before = store.watermark()
+    store.delete_score("r1", "thumb")
+    assert set(store.select(ScoreRecord, columns=["name", "scorer"])) == {("thumb", "Zoe"), ("other", "")}
+    assert store.watermark()[1] > before[1]
+
+
+def test_listeners_hear_of_each_save_when_it_is_committed(store, path):
+    heard = []
+
+    def listen(run):
+        with closing(RunStore(path)) as other:
+            heard.append((run.run_id, run.n_turns, [found for (found,) in other.select(RunRecord, columns=["n_turns"])]))
+
+    end = on_save(listen)
+    store.save(run_of(n_turns=1))
+    store.save(run_of(n_turns=2))
+    end()
+    end()
+    store.save(run_of(n_turns=3))
+    assert heard == [("r1", 1, [1]), ("r1", 2, [2])]
+
+
+def test_a_listener_that_fails_breaks_nothing(store):
+    heard = []
+    ends = [on_save(lambda run: 1 / 0), on_save(heard.append)]
+    store.save(run_of())
+    for end in ends:
+        end()
+    assert [run.run_id for run in heard] == ["r1"]
+    assert store.run_ids() == ["r1"]

@@ -19,7 +19,7 @@ from ..figures import cost_text, plural
 from .endpoints import Answer, ask_ollama, ask_openrouter
 from .terminal import json_text, one_line
 
-__all__ = ["doctor"]
+__all__ = ["Report", "doctor", "examine", "sections", "verdict"]
 
 TIMEOUT_S = 5.0
 EXTRAS = ("notebook", "local")
@@ -86,6 +86,17 @@ def doctor(offline: bool, as_json: bool) -> None:
       agentroute doctor --offline
       agentroute doctor --json | jq .ways
     """
+    report = examine(offline=offline)
+    click.echo(json_text({"ok": bool(report.ways), **asdict(report)}, indent=2) if as_json else _page(report))
+    if not report.ways:
+        raise click.exceptions.Exit(1)
+
+
+# ---- looking ----------------------------------------------------------------------------------------------------------
+
+
+def examine(*, offline: bool) -> Report:
+    """All that doctor finds out; `offline` asks no endpoint, else they are waited for up to five seconds."""
     report = Report(offline=offline, packages=_packages())
     _look_at_keys(report)
     _look_at_local(report)
@@ -93,12 +104,7 @@ def doctor(offline: bool, as_json: bool) -> None:
     if not offline:
         _ask(report)
     _conclude(report)
-    click.echo(json_text({"ok": bool(report.ways), **asdict(report)}, indent=2) if as_json else _page(report))
-    if not report.ways:
-        raise click.exceptions.Exit(1)
-
-
-# ---- looking ----------------------------------------------------------------------------------------------------------
+    return report
 
 
 def _packages() -> list[Package]:
@@ -232,7 +238,14 @@ def _conclude(report: Report) -> None:
 
 
 def _page(report: Report) -> str:
-    sections = {
+    parts = [f"agentroute {report.agentroute}, Python {report.python}, {report.system}"]
+    parts += ["\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections(report).items()]
+    return "\n\n".join([*parts, verdict(report)])
+
+
+def sections(report: Report) -> dict[str, list[str]]:
+    """The report in words: lines by title."""
+    return {
         "Packages": _package_lines(report),
         "Keys": _key_lines(report),
         "Endpoints": _endpoint_lines(report),
@@ -242,9 +255,6 @@ def _page(report: Report) -> str:
         ],
         "Run history": [_history_line(report)],
     }
-    parts = [f"agentroute {report.agentroute}, Python {report.python}, {report.system}"]
-    parts += ["\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items()]
-    return "\n\n".join([*parts, _verdict(report)])
 
 
 def _package_lines(report: Report) -> list[str]:
@@ -300,7 +310,8 @@ def _history_line(report: Report) -> str:
     return f"{report.history_file}: {plural(report.history_runs, 'run')}, {f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'}"
 
 
-def _verdict(report: Report) -> str:
+def verdict(report: Report) -> str:
+    """Which models can be run, or what is nearest to one."""
     if not report.ways:
         return f"No model can be run. Nearest: {report.advice}."
     some = ", ".join(report.ways[:5]) + (" and more" if len(report.ways) > 5 else "")

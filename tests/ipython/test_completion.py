@@ -62,7 +62,7 @@ class Offered:
     """What the shell offers at `|`, or at the end: `texts` in order; `about` what stands beside each; `replaced` the part replaced."""
 
     def __init__(self, shell: InteractiveShell, text: str) -> None:
-        before, cursor, after = text.partition("|")
+        before, _, after = text.partition("|")
         with provisionalcompleter():
             found = list(rectify_completions(before + after, shell.Completer.completions(before + after, len(before))))
         self.texts = [one.text for one in found]
@@ -274,7 +274,7 @@ def test_nothing_half_written_is_an_error(shell, text, capsys):
 
 
 def test_a_failure_of_our_own_leaves_ipython_its_say(shell, monkeypatch):
-    monkeypatch.setattr("agentroute_ipython.completion._asked", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("agentroute_ipython.half_written._asked", lambda *a, **k: 1 / 0)
     assert "customer_name" in offered(shell, "%agent support {cust")
 
 

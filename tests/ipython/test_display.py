@@ -1,8 +1,10 @@
 import json
+import math
 import re
 import unicodedata
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -17,29 +19,43 @@ from agentroute.events import AgentEnd, ReasoningDelta, TextDelta, ToolCallEnd, 
 from agentroute.figures import cost_text, seconds_text
 from agentroute.records import Record, TurnRecord
 from agentroute.testing import ModelScripted
+from agentroute_ipython import timeline
 from agentroute_ipython.card import Card
 from agentroute_ipython.display import to_html, to_text, usage_line
 from agentroute_ipython.formats import one_line, visible
 from agentroute_ipython.style import STYLE
-from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, STORY, asks, call, card, ended, events, says, turn
+from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, START, STORY, asks, call, card, ended, events, says, turn
 
-# Everything a card may consist of. `class` and `style` have few values, all of them ours.
+# Everything a card may consist of. Attributes have few values, all of them ours but for the target of a link.
 TAGS = {
-    "section", "style", "p", "br", "wbr", "div", "details", "summary", "b", "i", "span", "code", "pre",
-    "table", "caption", "thead", "tbody", "tr", "th", "td",
+    "section", "style", "p", "br", "wbr", "div", "details", "summary", "b", "i", "em", "s", "span", "code", "pre", "a",
+    "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li", "blockquote", "hr",
 }  # fmt: skip
 ATTRIBUTES = {
     "class": {
         "agr-answer", "agr-answer agr-asking", "agr-error", "agr-run", "agr-steps", "agr-turn", "agr-output", "agr-state", "agr-dim", "agr-bad", "agr-busy",
+        "agr-table", "agr-tree", "agr-h",
         *(f"agr agr-{state} mathjax_ignore tex2jax_ignore" for state in ("running", "done", "failed", "interrupted")),
     },
-    "style": {"text-align:left", "text-align:left;font-weight:normal", "white-space:pre-wrap"},
+    "style": {
+        "text-align:left", "text-align:right", "text-align:center", "text-align:left;font-weight:normal", "white-space:pre-wrap;overflow-wrap:anywhere",
+        *(f"width:{number}%" for number in range(1, 101)),
+    },
     "scope": {"row", "col"},
-    "colspan": {"3", "5"},
+    "colspan": {str(number) for number in range(1, 13)},
+    "start": {str(number) for number in range(1000)},
     "dir": {"auto"},
     "open": {None},
+    "rel": {"noopener noreferrer"},
 }  # fmt: skip
-VOID = {"br", "wbr"}
+VOID = {"br", "wbr", "hr"}
+
+
+def strange(parts: "Page") -> list[tuple[str, str | None]]:
+    """The attributes that a card never has."""
+    known = [pair for pair in parts.attributes if pair[0] != "href"]
+    links = [pair for pair in parts.attributes if pair[0] == "href" and not re.fullmatch(r"(https?://|mailto:)[!-~]+", pair[1] or "", re.I)]
+    return [pair for pair in known if pair[1] not in ATTRIBUTES.get(pair[0], ())] + links
 
 
 class Page(HTMLParser):
@@ -123,7 +139,7 @@ def test_nothing_opens_while_the_run_goes_on_as_a_redraw_would_close_it() -> Non
     assert page(shown).tags.count("details") == 4
     shown.state = "running"
     assert "details" not in page(shown).tags
-    assert page(shown).texts["code"] == ['search(q="' + "why " * 16 + "why w…", "two lines"]
+    assert page(shown).texts["code"] == ['search(q="' + "why " * 14 + "why…", "two lines"]
     assert len(page(shown).texts["th"][5]) < 200
 
 
@@ -137,7 +153,7 @@ def test_running_call_is_there_as_it_starts() -> None:
 def test_streaming_answer_is_shown_as_far_as_it_came() -> None:
     answer = says("one two three four")
     shown = page(card([answer], until=lambda event: isinstance(event, TextDelta) and event.delta.endswith("two ")))
-    assert shown.texts.get("p") in (None, ["one two "]) and "running" in shown.summary
+    assert shown.texts.get("p") in (None, ["one two"]) and "running" in shown.summary
     whole = page(card([answer], until=lambda event: isinstance(event, TurnEnd)))
     assert whole.texts["p"] == ["one two three four"]
 
@@ -200,7 +216,8 @@ def test_structured_answer_is_a_table_of_its_fields() -> None:
     shown = page(ended([turn(1)], output=Invoice(number="INV-42", total=199.0, lines=[{"n": 2}])))
     assert shown.texts["tr"][:3] == ["numberINV-42", "total199.0", 'lines[{"n": 2}]']
     assert page(ended([turn(1)], output=Point(3))).texts["tr"][0] == "x3"
-    assert json.loads(page(ended([turn(1)], output=[1, {"a": None}])).texts["pre"][0]) == [1, {"a": None}]
+    assert page(ended([turn(1)], output=[1, {"a": None}])).texts["tr"][:2] == ["01", '1{"a": null}']
+    assert page(ended([turn(1)], output=[])).texts["p"] == ["[]"]
     assert page(ended([turn(1)], output=42)).texts["p"] == ["42"]
     assert page(ended([turn(1)], output=False)).texts["p"] == ["false"]
 
@@ -368,13 +385,72 @@ def test_duration_is_read_at_a_glance(seconds: float | None, text: str) -> None:
     assert seconds_text(seconds) == text
 
 
+# --------------------------------------------------------------------------------------------------------------- bars
+
+
+def at(seconds: float) -> dict[str, Any]:
+    return {"started_at": START + timedelta(seconds=seconds)}
+
+
+def bars(shown: Card) -> list[list[str]]:
+    """The widths in each row that has any: of a bar, or of the space before one and of the bar."""
+    rows = to_html(shown).partition("</style>")[2].split("<tr")[2:]
+    return [widths for row in rows if (widths := re.findall(r"width:(\d+)%", row))]
+
+
+def test_bars_tell_when_a_step_was_and_how_long_and_what_part_of_the_cost() -> None:
+    turns = [turn(1, cost_usd=0.001, duration_s=2.0, **at(0)), turn(2, cost_usd=0.003, duration_s=5.0, **at(5))]
+    shown = ended(turns, [call(1, 1, duration_s=3.0, **at(2))], duration_s=10.0, cost_usd=0.004)
+    assert bars(shown) == [["25", "20"], ["20", "30"], ["75", "50", "50"]]
+
+
+def test_calls_side_by_side_begin_together() -> None:
+    calls = [call(1, n, duration_s=4.0, **at(1)) for n in (1, 2)]
+    assert bars(ended([turn(1, duration_s=1.0, **at(0))], calls, duration_s=8.0)) == [["12"], ["12", "50"], ["12", "50"]]
+
+
+def test_bar_stays_in_its_track_whatever_the_clocks_say() -> None:
+    turns = [turn(1, duration_s=1e9, **at(-50)), turn(2, duration_s=1e-9, **at(1e9)), turn(3, duration_s=-5.0), turn(4, duration_s=math.nan)]
+    for widths in bars(ended(turns, duration_s=0.0)):
+        assert sum(map(int, widths)) <= 100 and min(map(int, widths)) >= 1
+
+
+def test_one_step_has_nothing_to_be_compared_with() -> None:
+    assert bars(ended([turn(1, duration_s=2.0, cost_usd=0.1)], cost_usd=0.1)) == []
+
+
+def test_replayed_answer_has_no_bar_for_time_and_the_others_have() -> None:
+    wholly = ended([replayed(1), replayed(2)], [call(1, 1), call(1, 2)], cost_usd=0.0)
+    assert bars(wholly) == []
+    partly = ended([replayed(1), turn(2, duration_s=1.0, **at(1))], [call(1, 1, duration_s=1.0, **at(0))], duration_s=2.0)
+    assert bars(partly) == [["50"], ["50", "50"]]
+
+
+def test_bar_is_nothing_without_the_style_sheet() -> None:
+    html = to_html(ended([turn(1, duration_s=1.0), turn(2, duration_s=1.0, **at(1))], duration_s=2.0))
+    assert '<div><i style="width:50%"></i><b style="width:50%"></b></div>' in html
+    assert "background" not in html.partition("</style>")[2]
+
+
+def test_table_of_steps_is_made_anew_only_when_a_step_begins_or_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    original = timeline._table
+    monkeypatch.setattr(timeline, "_table", lambda card, rows: (made.append(len(rows)), original(card, rows))[1])
+    shown, drawn = Card(), []
+    for event in events(STORY):
+        shown.apply(event)
+        drawn += [to_html(shown) for _ in range(2) if not shown.ended]
+    assert made == [1, 2, 2, 3, 4, 4, 4, 5]
+    assert drawn[-1] == to_html(replace(shown, drawn={}, state="running"))
+
+
 # ------------------------------------------------------------------------------------------------------------- size
 
 
 def test_ordinary_run_is_small() -> None:
     html, text = to_html(card()), to_text(card())
     assert len(html.encode()) + len(text.encode()) < 6_500
-    assert len(html.encode()) - len(STYLE) < 3_000
+    assert len(html.partition("</style>")[2].encode()) < 3_500
 
 
 @pytest.mark.parametrize(("n_calls", "limit"), [(1, 10_000), (3, 10_000), (5, 10_000), (8, 10_500)])
@@ -413,7 +489,13 @@ def test_long_word_may_be_broken_without_a_style_sheet() -> None:
     html = to_html(ended([turn(1)], [call(1, 1, result_text="a&" * 500)], output="x" * 3000 + " " + "word " * 100))
     assert max(len(word) for word in re.findall(r"x+", html)) == 60
     assert "&<wbr>amp;" not in html and Page(html).texts["p"][0].startswith("x" * 3000)
-    assert "word<wbr>" not in html and html.count("<wbr>") > 60
+    assert "word<wbr>" not in html and html.count("<wbr>") > 45
+
+
+def test_code_holds_nothing_but_its_characters() -> None:
+    long = "x" * 500
+    html = to_html(ended([turn(1)], [call(1, 1, result_text=long)], output=f"```\n{long}\n```"))
+    assert re.findall("<pre[^>]*>(.*?)</pre>", html, re.DOTALL) == [long, long]
 
 
 def test_huge_values_are_cut_with_a_note_and_stay_whole_in_the_record() -> None:
@@ -444,8 +526,8 @@ def test_long_answer_opens_and_streams_its_end() -> None:
 def test_long_arguments_open_and_short_ones_stand_in_the_row() -> None:
     shown = page(ended([turn(1)], [call(1, 1, arguments_text=json.dumps({"q": "why " * 100}), result_text="two\nlines")]))
     assert shown.texts["summary"][1].startswith('search(q="why why') and shown.texts["summary"][1].endswith("…")
-    assert len(shown.texts["pre"][0]) > 400
-    assert shown.texts["pre"][1] == "two\nlines"
+    assert len(shown.texts["li"][0]) > 400
+    assert shown.texts["pre"] == ["two\nlines"]
 
 
 def test_many_rows_keep_the_first_and_the_last() -> None:
@@ -506,7 +588,7 @@ def test_foreign_text_is_only_ever_text(text: str) -> None:
         html = to_html(shown)
         parts = Page(html)
         assert set(parts.tags) <= TAGS
-        assert [pair for pair in parts.attributes if pair[1] not in ATTRIBUTES.get(pair[0], ())] == []
+        assert strange(parts) == []
         assert parts.tags.count("style") == 1 and parts.tags.count("section") == 1 and parts.strange == []
         assert hidden(html) == "" and hidden(to_text(shown)) == ""
         html.encode()
@@ -515,6 +597,10 @@ def test_foreign_text_is_only_ever_text(text: str) -> None:
 def hidden(text: str) -> str:
     """Characters a reader does not see, but for line ends."""
     return "".join(c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+def test_joiners_in_a_row_hide_nothing() -> None:
+    assert visible("é\u200d\u200c\u200dé") == r"é\u200d\u200c\u200dé"
 
 
 def test_hostile_characters_are_written_out() -> None:

@@ -17,6 +17,8 @@ from agentroute.events import AgentEnd, Event, ReasoningDelta, TextDelta, ToolCa
 from agentroute.records import Record
 from agentroute.result import Result
 from agentroute_ipython.live import LiveView
+from tests.ipython.conftest import StartKernel
+from tests.ipython.kernels import Cell, Session
 from tests.ipython.sample_runs import ANSWER, STORY, agent, asks, call, ended, events, says, turn
 
 
@@ -60,7 +62,7 @@ def kernel(clock: Clock) -> Kernel:
 
 @pytest.fixture
 def view(kernel: Kernel, clock: Clock) -> LiveView:
-    return LiveView(shell=kernel, clock=clock)
+    return LiveView(shell=kernel, clock=clock, cpu=lambda: 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------- in a cell
@@ -93,7 +95,37 @@ def test_thousand_updates_a_second_are_ten_redraws(view: LiveView, kernel: Kerne
     assert 28 <= len(kernel.times) <= 32
     for start in kernel.times[:-1]:
         assert sum(start <= moment < start + 0.999 for moment in kernel.times[:-1]) <= 10
-    assert "2998 2999 " in kernel.html
+    assert "2998 2999" in kernel.html
+
+
+def test_redraws_take_a_fiftieth_of_a_core_at_most(kernel: Kernel, clock: Clock) -> None:
+    spent = iter(range(10**6))
+    view = LiveView(shell=kernel, clock=clock, cpu=lambda: next(spent) * 0.01)  # ten milliseconds each
+    view.show()
+    for number in range(2900):
+        clock.now += 0.001
+        view.update(TextDelta(f"{number} ", 1))
+    assert [round(moment - 1000, 1) for moment in kernel.times] == [0, 0.5, 1.0, 1.5, 2.0, 2.5]
+
+
+def test_redraw_that_took_long_once_holds_up_nothing(kernel: Kernel, clock: Clock) -> None:
+    spent = iter([0, 0, 0, 5, *[5] * 1000])  # the second redraw, which loads something
+    view = LiveView(shell=kernel, clock=clock, cpu=lambda: next(spent))
+    view.show()
+    for number in range(1000):
+        clock.now += 0.001
+        view.update(TextDelta(f"{number} ", 1))
+    assert len(kernel.times) >= 10
+
+
+def test_redraws_that_take_seconds_still_come_each_second(kernel: Kernel, clock: Clock) -> None:
+    spent = iter(range(10**6))
+    view = LiveView(shell=kernel, clock=clock, cpu=lambda: float(next(spent)))
+    view.show()
+    for _ in range(100):
+        clock.now += 0.1
+        view.update(TextDelta("x", 1))
+    assert len(kernel.times) >= 10
 
 
 def test_first_change_after_a_pause_is_drawn_at_once(view: LiveView, kernel: Kernel, clock: Clock) -> None:
@@ -599,3 +631,68 @@ def test_view_without_ipython_prints(monkeypatch: pytest.MonkeyPatch) -> None:
         view.update(TextDelta("Hello.", 1))
         view.close()
     assert output.getvalue() == "Hello.\n\ninterrupted\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ in a kernel
+
+SETUP = """
+import asyncio
+from agentroute import Agent, ToolCall, tool
+from agentroute.testing import ModelScripted
+
+go = False
+
+async def wait() -> str:
+    while not go:
+        await asyncio.sleep(0.02)
+    return "here"
+
+@tool(needs_approval=True)
+def pay() -> str:
+    return "paid"
+
+waiting = Agent("waiting", model=ModelScripted([ToolCall("1", "wait", {}), "At last."]), tools=[wait])
+paying = Agent("paying", model=ModelScripted([ToolCall("1", "pay", {}), "It is paid."]), tools=[pay])
+quick = Agent("quick", model=ModelScripted(["Here you are."] * 3))
+"""
+
+
+def plain(cell: Cell) -> str:
+    return "\n".join(str(output.get("text/plain", "")) for output in cell.outcome().outputs)
+
+
+@pytest.fixture
+def session(start_kernel: StartKernel) -> Session:
+    session = start_kernel()
+    assert session.run(SETUP).status == session.run("%load_ext agentroute_ipython").status == "ok"
+    return session
+
+
+def test_run_in_the_background_goes_on_where_it_is_shown_again(session: Session) -> None:
+    first = session.start("%agent waiting --background Go.")
+    session.wait(lambda: "<code>wait()" in first.text, 20, lambda: first.text)
+    second = session.start("%agent show last")
+    assert "wait() running" in plain(second)
+    session.run("go = True")
+    session.wait(lambda: "At last." in second.text, 20, lambda: second.text)
+    session.wait(lambda: "done, 2 model calls" in plain(second), 20, lambda: plain(second))
+    assert "At last." not in plain(first) and "wait() running" in plain(first)
+
+
+def test_card_says_that_its_run_waits_for_an_approval_in_a_kernel(session: Session) -> None:
+    cell = session.start("%%agent paying\nGo.", answers=[])
+    button = session.wait_for_widget(_model_name="ButtonModel", description="Approve")
+    session.wait(lambda: ">waits for your approval<" in cell.text, 20, lambda: cell.text)
+    session.click(button)
+    assert cell.outcome().status == "ok"
+    assert "waits for" not in plain(cell) and "It is paid." in plain(cell)
+
+
+def test_trait_render_says_how_runs_are_drawn_in_a_kernel(session: Session) -> None:
+    session.run("%config AgentMagics.render = 'text'")
+    printed = session.run("%%agent quick\nGo.")
+    assert printed.stdout.startswith("Here you are.\n\ndone, 1 model call") and printed.outputs == []
+    session.run("%config AgentMagics.render = 'off'")
+    silent = session.run("%%agent quick\nGo.")
+    assert (silent.stdout, silent.outputs) == ("", [])
+    assert "Here you are." in session.run("%agent show last").outputs[0]["text/html"]

@@ -151,7 +151,8 @@ def without_figures(outputs: Any) -> str:
     """Outputs without what a paid and a replayed card say of cost, tokens saved and seconds."""
     text = json.dumps(outputs)
     text = re.sub(r"<summary><span><b>.*?</summary>", "", text)  # the usage line
-    text = re.sub(r"<td>(\$[\d.]+|\d+ ms|[\d.]+ s|)</td>", "<td></td>", text)  # cost and time in the table
+    text = re.sub(r"<td>(\$[\d.]+|\d+ ms|[\d.]+ s|)(<div>.*?</div>)?</td>", "<td></td>", text)  # cost and time in the table
+    text = re.sub(r"<style>.*?</style>", "", text)  # which has something about bars only where there are some
     text = text.replace(' <span class=\\"agr-dim\\">· replayed</span>', "").replace(
         ' <span class=\\"agr-dim\\">\\u00b7 replayed</span>', ""
     )

@@ -1,4 +1,5 @@
 import asyncio
+import builtins
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import pytest
 from agentroute import Agent, ErrorInterrupted, ErrorMaxTurns, LLMRequest, Result, ToolCall
 from agentroute.events import AgentEnd, AgentStart, Event, TextDelta
 from agentroute.testing import ModelFunction, ModelScripted
+from agentroute_ipython.asking import waiting_cell
 from agentroute_ipython.running import Interrupted, Run, _Interrupts, _Stopping, run_beside, run_here
 
 Events = Callable[[], AsyncGenerator[Event, None]]
@@ -371,3 +373,128 @@ def test_cell_inside_an_async_tool_is_refused_instead_of_hanging() -> None:
     cell = Cell.of(ToolCall("1", "cell_in_tool", {}), "done", tools=[cell_in_tool])
     run_beside(cell.run)
     assert "await agent.arun" in cell.kept[0].record.tool_calls[0].result_text
+
+
+# What a run asks in the cell that waits for it
+
+
+def asking(*prompts: str, begin: Callable[[], bool] = lambda: True) -> Cell:
+    """A run whose tool asks, once for each prompt, all in one turn."""
+
+    async def ask(prompt: str) -> str:
+        cell = waiting_cell.get()
+        assert cell is not None
+        return await cell.ask(prompt, begin)
+
+    return Cell.of([ToolCall(prompt, "ask", {"prompt": prompt}) for prompt in prompts], "done", tools=[ask])
+
+
+def answers_of(cell: Cell) -> list[str]:
+    return [call.result_text for call in cell.kept[0].record.tool_calls]
+
+
+def test_answer_reaches_the_run(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "input", lambda prompt: f"{prompt} yes, {colour.get()}")
+    cell = asking("go?")
+    token = colour.set("red")
+    way(cell.run)
+    colour.reset(token)
+    assert answers_of(cell) == ["go? yes, red"]
+
+
+def test_questions_are_asked_one_after_the_other(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(f"{prompt} asked")
+        time.sleep(0.05)
+        asked.append(f"{prompt} answered")
+        return "yes"
+
+    monkeypatch.setattr(builtins, "input", answer)
+    cell = asking("a", "b", "c")
+    way(cell.run)
+    assert answers_of(cell) == ["yes"] * 3
+    assert sorted(asked[::2]) == ["a asked", "b asked", "c asked"]
+    assert asked[1::2] == [one.replace("asked", "answered") for one in asked[::2]]
+
+
+def test_question_nobody_wants_any_more_is_not_asked(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "input", lambda prompt: "asked")
+    cell = asking("go?", begin=lambda: False)
+    way(cell.run)
+    assert answers_of(cell) == ["(no output)"]
+
+
+def test_end_of_the_input_is_an_error_of_the_question(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(prompt: str) -> str:
+        raise EOFError("no more")
+
+    monkeypatch.setattr(builtins, "input", end)
+    cell = asking("go?")
+    way(cell.run)
+    assert answers_of(cell) == ["Error: EOFError: no more"]
+
+
+def wait_for_an_answer(prompt: str) -> str:
+    """As a kernel's `input`: it looks for the answer again and again."""
+    press_stop()
+    for _ in range(3000):
+        time.sleep(0.01)
+    return "late"
+
+
+def test_stop_at_a_question_takes_it_back_and_stops_the_run(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "input", wait_for_an_answer)
+    cell = asking("go?", "and then?")
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert time.monotonic() - began < 2
+    assert cell.kept[0].record.run.status == "interrupted"
+    assert "agentroute-input" not in [thread.name for thread in threading.enumerate()]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stop_right_before_a_question_is_not_lost(way: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin() -> bool:
+        press_stop()
+        return True
+
+    monkeypatch.setattr(builtins, "input", lambda prompt: [time.sleep(0.01) for _ in range(3000)])
+    cell = asking("go?", begin=begin)
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        way(cell.run)
+    assert time.monotonic() - began < 2
+
+
+def test_cell_is_drawn_and_the_loop_goes_on_while_a_question_stands_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = asking("go?")
+
+    def answer(prompt: str) -> str:
+        before = cell.view.ticks
+        for _ in range(300):
+            time.sleep(0.01)
+            if cell.view.ticks > before + 1:
+                return "drawn"
+        return "stuck"
+
+    monkeypatch.setattr(builtins, "input", answer)
+    on_this_loop(cell.run)
+    assert answers_of(cell) == ["drawn"]
+
+
+def test_what_a_run_tells_is_shown_by_the_thread_of_the_cell_in_turn(way: Callable[[Run], None]) -> None:
+    shown: list[tuple[str, str]] = []
+
+    async def say() -> str:
+        cell = waiting_cell.get()
+        assert cell is not None
+        cell.tell(lambda: shown.append((threading.current_thread().name, view.seen[-1])))
+        return ""
+
+    cell = Cell.of(ToolCall("1", "say", {}), "done", tools=[say])
+    view = cell.view
+    way(cell.run)
+    assert shown == [(threading.current_thread().name, "tool_call_start")]
