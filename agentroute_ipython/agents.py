@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentroute.errors import ErrorConfig
 
-from .arguments import RESERVED, Options, closest, nearest
+from .arguments import Options, closest, nearest
 
 if TYPE_CHECKING:
     from agentroute import Agent, MemorySQLite
@@ -132,7 +132,7 @@ class Agents:
         model = options.model or self._default_model()
         if model:
             known = name in self._defined or options.model is not None
-            if not known and (meant := closest(name, [*self.known(), *RESERVED], 0.75)):
+            if not known and (meant := closest(name, self.known(), 0.75)):
                 raise ErrorConfig(f"no agent called {name}; did you mean {meant}? A new agent of that name needs --model")
             return Agent(name, **self._settings(replace(options, model=model), in_ram))
         how = "--model MODEL, or a default: %config AgentMagics.model = 'MODEL'"

@@ -20,6 +20,8 @@ from agentroute.events import (
 from agentroute.records import Record, RunRecord, ToolCallRecord, TurnRecord
 from agentroute.result import Result
 
+from .formats import KeylessText
+
 __all__ = ["Card", "CallKey"]
 
 NOTHING_SENT = "nothing was sent; why is told below"
@@ -53,8 +55,10 @@ class Card:
     """The turn being answered, from 1; 0 before the first."""
     drawn: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What `display` keeps of a running card from one redraw to the next."""
-    _texts: dict[int, list[str]] = field(default_factory=dict)
-    _reasoning: dict[int, list[str]] = field(default_factory=dict)
+    _texts: dict[int, KeylessText] = field(default_factory=dict)
+    _reasoning: dict[int, KeylessText] = field(default_factory=dict)
+    _struck: tuple[str, str] = ("", "")
+    """The whole answer, and what is shown of it."""
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -92,13 +96,15 @@ class Card:
     @property
     def answer_turn(self) -> int:
         """The turn whose text is the answer so far: the last one that said anything; 0 when none did."""
-        return max((turn for turn, pieces in self._texts.items() if any(pieces)), default=0)
+        return max((turn for turn, text in self._texts.items() if text), default=0)
 
     @property
     def answer(self) -> str:
         """The answer's text so far; the whole of it once the run is done."""
         if self.state == "done" and self.run is not None and self.run.output_text is not None:
-            return self.run.output_text
+            if self._struck[0] is not self.run.output_text:
+                self._struck = self.run.output_text, KeylessText(self.run.output_text, whole=True).read()
+            return self._struck[1]
         return self.text(self.answer_turn)
 
     @property
@@ -108,10 +114,16 @@ class Card:
 
     def text(self, turn: int) -> str:
         """What the model said in a turn."""
-        return _joined(self._texts, turn)
+        return self._read(self._texts, turn)
 
     def reasoning_of(self, turn: int) -> str:
-        return _joined(self._reasoning, turn)
+        return self._read(self._reasoning, turn)
+
+    def _read(self, texts: dict[int, KeylessText], turn: int) -> str:
+        if (text := texts.get(turn)) is None:
+            return ""
+        text.whole = text.whole or self.ended or any(ended.turn_index == turn for ended in self.turns)
+        return text.read()
 
     @property
     def tool_calls(self) -> list[ToolCallRecord]:
@@ -131,9 +143,9 @@ class Card:
         """Takes one event in, in place, and returns the card. Costs the same however long the answer is."""
         match event:
             case TextDelta():
-                self._texts.setdefault(event.turn, []).append(event.delta)
+                self._texts.setdefault(event.turn, KeylessText()).add(event.delta)
             case ReasoningDelta():
-                self._reasoning.setdefault(event.turn, []).append(event.delta)
+                self._reasoning.setdefault(event.turn, KeylessText()).add(event.delta)
             case TurnStart():
                 self.turn = event.turn
             case AgentStart():
@@ -173,7 +185,7 @@ class Card:
         self.run, self.turn = event.run, turn
         self.turns.append(event.record)
         if event.text or event.record.error_type is None:  # a turn that broke off keeps what had come
-            self._texts[turn] = [event.text]
+            self._texts[turn] = KeylessText(event.text, whole=True)
 
     def _ended(self, event: AgentEnd) -> None:
         self.running.clear()
@@ -190,7 +202,7 @@ class Card:
 
     def _take(self, result: Result[Any]) -> None:
         if self.run is None:
-            self._texts[self.answer_turn or 1] = [result.output] if isinstance(result.output, str) else []
+            self._texts[self.answer_turn or 1] = KeylessText(result.output if isinstance(result.output, str) else "", whole=True)
             self.state = "done"
         if result.interrupted:
             self.state = "interrupted"
@@ -204,20 +216,11 @@ class Card:
         self.state = _STATE.get(record.run.status, "interrupted")
         self.error_type, self.error_text = record.run.error_type, record.run.error_text
         for turn, text in _spoken(record).items():
-            self._texts.setdefault(turn, [text])
+            self._texts.setdefault(turn, KeylessText(text, whole=True))
 
 
 def _key(call: ToolCallRecord) -> CallKey:
     return call.turn_index, call.call_index
-
-
-def _joined(pieces: dict[int, list[str]], turn: int) -> str:
-    parts = pieces.get(turn)
-    if not parts:
-        return ""
-    if len(parts) > 1:
-        parts[:] = ["".join(parts)]
-    return parts[0]
 
 
 def _spoken(record: Record) -> dict[int, str]:

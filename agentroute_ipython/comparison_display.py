@@ -28,6 +28,8 @@ __all__ = ["Cards", "ComparisonView", "to_html", "to_text"]
 
 CALLS = 20
 """Tool calls of a run that are listed."""
+BESIDE = 3
+"""Runs up to which all are redrawn ten times a second; more are redrawn less often, so that drawing costs no more."""
 FIELDS = 40
 """Fields of structured answers that are compared."""
 
@@ -41,6 +43,15 @@ class Cards:
         self.labels = list(labels)
         self.cards = list(cards) if cards is not None else [Card() for _ in labels]
         self.waiting: list[Any] = []
+        self._answers: dict[int, str] = {}
+
+    def answer_html(self, index: int) -> str:
+        """The answer of a run as HTML. That of one that has ended is made once, and not for each redraw of the others."""
+        if not self.cards[index].ended:
+            return _answer(self.cards[index])
+        if index not in self._answers:
+            self._answers[index] = _answer(self.cards[index])
+        return self._answers[index]
 
     def apply(self, item: tuple[int, Event]) -> Cards:
         index, event = item
@@ -67,7 +78,7 @@ class Cards:
 
 
 class ComparisonView(LiveView):
-    """Draws runs side by side from `(index, event)` pairs, as LiveView draws one: the same methods, the same limits.
+    """Draws runs side by side from `(index, event)` pairs, as LiveView draws one: the same methods, and the limits of one run for all.
 
     In a terminal, a line is printed as each run ends, and the answers one after the other when all have.
 
@@ -78,7 +89,7 @@ class ComparisonView(LiveView):
 
     def __init__(self, *, labels: Sequence[str], shell: Any = None, render: str = "auto", **options: Any) -> None:
         self._labels = list(labels)
-        super().__init__(shell=shell, render=render, **options)
+        super().__init__(shell=shell, render=render, **{"rate_hz": 10 * min(1, BESIDE / max(len(self._labels), 1)), **options})
 
     def _new_card(self) -> Cards:
         return Cards(self._labels)
@@ -294,7 +305,7 @@ def _column(compared: _Compared, index: int) -> str:
     if like is not None:
         answer = f'<div class="agr-answer"><p>Same answer as <b>{_line(cards.labels[like], 120)}</b>.</p></div>\n'
     else:
-        answer = _answer(card)
+        answer = cards.answer_html(index)
     difference = _difference(compared, index) if cards.ended and like is None else ""
     return f'<div class="agr-column">{usage}{_error(card)}{answer}{_calls(card)}{difference}</div>\n'
 
@@ -329,9 +340,8 @@ def _difference(compared: _Compared, index: int) -> str:
 def _summary(compared: _Compared) -> str:
     heads = "".join(f'<th scope="col"{f" {_LEFT}" if head in ("Run", "State", "Answer") else ""}>{head}</th>' for head in _HEADS)
     body = "".join(_summary_row(row) for row in compared.rows())
-    return (
-        f'<div class="agr-steps"><table><caption>Cost and time</caption>\n<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
-    )
+    table = f"<table><caption>Cost and time</caption>\n<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f'<div class="agr-steps">{table}</div>\n'
 
 
 def _summary_row(row: Sequence[str]) -> str:
@@ -341,10 +351,8 @@ def _summary_row(row: Sequence[str]) -> str:
 
 
 def _marked(figure: str) -> str:
-    for word in (" cheapest", " fastest"):
-        if figure.endswith(word):
-            return f'{figure.removesuffix(word)} <b class="agr-best">{word.strip()}</b>'
-    return figure
+    words, _, last = figure.rpartition(" ")
+    return f'{words} <b class="agr-best">{last}</b>' if last in ("cheapest", "fastest") else figure
 
 
 def _fields(compared: _Compared) -> str:

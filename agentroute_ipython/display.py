@@ -24,7 +24,7 @@ __all__ = ["to_html", "to_text", "usage_line"]
 ANSWER = 30_000
 """Characters of an answer that are kept in the HTML; the Result has all of them."""
 FOLD = 6_000
-"""A longer answer opens and closes from here on; while it streams, half as many characters of its end are shown."""
+"""A longer answer opens and closes from here on; while it streams, a third as many of its end are shown."""
 def to_html(card: Card) -> str:
     """One `<section>`: error, answer, and a usage line that opens to the table of turns and tool calls.
 
@@ -75,7 +75,7 @@ def _answer(card: Card) -> str:
 def _stream(card: Card) -> MarkdownStream:
     stream = card.drawn.get("answer")
     if stream is None:
-        stream = card.drawn["answer"] = MarkdownStream(FOLD // 2)
+        stream = card.drawn["answer"] = MarkdownStream(FOLD // 3)
     return stream
 
 

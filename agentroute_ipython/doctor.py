@@ -79,7 +79,10 @@ def _approval(magics: AgentMagics) -> str:
     from .approvals import Approver
 
     shell = magics.shell
-    lines = ["calls that need approval: " + Approver(shell, magics.approval, can_click=bool(getattr(shell, "autoawait", False))).in_words()]
+    lines = [
+        "calls that need approval: "
+        + Approver(shell, magics.approval, can_click=bool(getattr(shell, "autoawait", False))).in_words()
+    ]
     if hasattr(shell, "kernel"):
         asks = getattr(shell.kernel, "_allow_stdin", False)
         lines.append("input() " + ("is answered here" if asks else "is answered by nobody here: the frontend has said so"))
@@ -119,7 +122,8 @@ def _source(name: str, value: object, magics: AgentMagics) -> str:
 
 
 def _configuration_files(shell: Any) -> str:
-    owner, files = shell, []
+    files: list[str] = []
+    owner = shell
     while owner is not None and not files:
         files = list(getattr(owner, "loaded_config_files", ()))
         owner = getattr(owner, "parent", None)

@@ -1,22 +1,114 @@
-"""Foreign text, made fit to be shown. No markup here; `display` escapes what it puts into HTML."""
+"""Foreign text, made fit to be shown: nothing in it that a reader cannot see, and no keys. No markup here; `escaping` writes HTML.
+
+Every text that is shown goes through `visible`, `one_line` or `cut` of this module, or grows in a `KeylessText`. They strike out what the run
+history strikes out, before they cut, so that no part of a key is left over.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 
-from agentroute.visible import cut, one_line, visible
+from agentroute import visible as _plain
+from agentroute.config import keys_in_use
+from agentroute.keeping import without_credentials
 
-__all__ = ["call_text", "cut", "one_line", "unfinished", "visible"]
+__all__ = ["KeylessText", "call_text", "cut", "one_line", "unfinished", "visible"]
 
-_UNFINISHED = re.compile("(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u200c\u200d])\\Z")
+_HEADS = ("sk-", "sk_", "rk-", "rk_", "pk-", "pk_", "gsk_", "xai-", "pplx-", "hf_", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "glpat-", "github_pat_", "AIza", "AKIA")
+_WORDS = ("authorization", "bearer", "basic")
+_BEGINNINGS = "|".join(sorted({head[:n] for head in _HEADS for n in range(1, len(head))}, key=len, reverse=True))
+_WORD_BEGINNINGS = "|".join(sorted({word[:n] for word in _WORDS for n in range(1, len(word) + 1)}, key=len, reverse=True))
+_TOKEN = "[A-Za-z0-9+/=._~-]"
+LONGEST_KEY = 400
+"""Characters: so far back a key may have begun."""
+_UNFINISHED = re.compile(
+    "(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u200c\u200d])\\Z"
+    f"|(?<![A-Za-z0-9])(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
+    f"|(?i:\\bauthorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|\\b(?:bearer|basic)\\s+){_TOKEN}*\\Z"
+)
+_END_OF_TOKEN, _START_OF_TOKEN = re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}\\Z"), re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 
 
+def visible(text: str) -> str:
+    """`agentroute.visible.visible` of a text, with keys struck out."""
+    return _plain.visible(without_credentials(text))
+
+
+def one_line(text: str, limit: int) -> str:
+    """`agentroute.visible.one_line` of a text, with keys struck out."""
+    line = _plain.one_line(_head(text, 2 * limit), limit)
+    return line + "…" if len(text) > 2 * limit + LONGEST_KEY and not line.endswith("…") else line
+
+
+def cut(text: str, limit: int) -> tuple[str, int, str]:
+    """`agentroute.visible.cut` of a text, with keys struck out."""
+    if len(text) <= limit + 2 * LONGEST_KEY:
+        return _plain.cut(without_credentials(text), limit)
+    tail = limit // 4
+    head = _head(text, limit - tail)[: limit - tail]
+    return head, len(text) - limit, _tail(text, tail)
+
+
+def _head(text: str, size: int) -> str:
+    """The beginning of a text, of `size` characters or a little more, that ends in no half of a key; all of a short one."""
+    if len(text) <= size + LONGEST_KEY:
+        return without_credentials(text)
+    return without_credentials(_END_OF_TOKEN.sub("", text[: size + LONGEST_KEY]))
+
+
+def _tail(text: str, size: int) -> str:
+    """The end of a text, of `size` characters, that begins with no half of a key."""
+    if not size:
+        return ""
+    found = text[-size - LONGEST_KEY :]
+    begun = _START_OF_TOKEN.match(found)
+    return without_credentials(found[begun.end() if begun else 0 :])[-size:]
+
+
+class KeylessText:
+    """A text that comes in pieces, read without keys. What has been read once costs nothing the next time.
+
+    `whole`: no more will come. Before that, an end that may be the beginning of a key is held back.
+    """
+
+    def __init__(self, text: str = "", *, whole: bool = False) -> None:
+        self.whole = whole
+        self._settled, self._open, self._pieces = "", "", [text]
+
+    def __bool__(self) -> bool:
+        return bool(self._settled or self._open) or any(self._pieces)
+
+    def add(self, piece: str) -> None:
+        self._pieces.append(piece)
+
+    def read(self) -> str:
+        if self._pieces:
+            self._open += "".join(self._pieces)
+            self._pieces.clear()
+            self._settle()
+        held = 0 if self.whole else unfinished(self._open)
+        return self._settled + without_credentials(self._open[: len(self._open) - held])
+
+    def _settle(self) -> None:
+        """Strikes keys out for good in all but the end."""
+        last = len(self._open) - LONGEST_KEY
+        if last < 4 * LONGEST_KEY:
+            return
+        at = (self._open.rfind("\n", 0, last) + 1) or (self._open.rfind(" ", 0, last) + 1)
+        if not at and last > 40 * LONGEST_KEY:  # a word that long is no key
+            at = last
+        self._settled += without_credentials(self._open[:at])
+        self._open = self._open[at:]
+
+
 def unfinished(text: str) -> int:
-    """How many characters at the end of a piece of text only the next piece can explain (half a colour, a joiner)."""
-    match = _UNFINISHED.search(text)
-    return len(match[0]) if match else 0
+    """How many characters at the end of a piece of text only the next piece can explain: half a colour, a joiner, half a key."""
+    end = text[-LONGEST_KEY:]
+    match = _UNFINISHED.search(end)
+    begun = (n for key in keys_in_use() for n in range(min(len(key) - 1, len(end)), 3, -1) if end.endswith(key[:n]))
+    return max(len(match[0]) if match else 0, max(begun, default=0))
 
 
 def call_text(name: str, arguments_text: str) -> str:

@@ -56,6 +56,7 @@ class HistoryTable:
         self._where = self._selection(self._form)
         self._by, self._descending, self._page = "started_at", True, 0
         self._total = 0
+        self._order: list[str] | None = None
         self._selected: dict[str, None] = {}
         self._found: tuple[object, Selection, int] | None = None
         self._choices: dict[str, list[str]] = {}
@@ -195,13 +196,18 @@ class HistoryTable:
         if self._found is None or self._found[0] != key:
             where = self._where if self._where.text is None else Selection(run_id=tuple(self.store.run_ids(self._where)))
             self._found = key, where, self.store.run_count(where)
-        self._total = self._found[2]
+        self._total, self._order = self._found[2], None
         self._stay_inside()
 
     def _ids(self, offset: int = 0, limit: int | None = None) -> list[str]:
-        """Of the runs that match, in the order shown."""
+        """Of the runs that match, in the order shown. Who turns pages gets them from the list of all: to find one in the middle takes
+        as long as to find all."""
         where = self._found[1] if self._found else self._where
-        return self.store.run_ids(where, by=self._by, descending=self._descending, offset=offset, limit=limit)
+        if self._order is None and not offset and limit is not None:
+            return self.store.run_ids(where, by=self._by, descending=self._descending, limit=limit)
+        if self._order is None:
+            self._order = self.store.run_ids(where, by=self._by, descending=self._descending)
+        return self._order[offset : None if limit is None else offset + limit]
 
     def _read_choices(self) -> None:
         names = {name: self.store.run_values(column, CHOICES) for name, column in (("agent", "agent_name"), ("model", "request_model"))}

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from agentroute.keeping import without_credentials
+from agentroute.visible import visible
+
 from .escaping import LEFT, code, escaped, line, paragraphs
-from .formats import visible
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -223,9 +225,12 @@ class _Reader:
             assert self._md is not None
             tokens: list[Token] = []
             self._md.inline.parse(words, self._md, self._env, tokens)
-            known = self._known[words] = _words(tokens)
+            said = _said(tokens) + "".join(f" {target}" for token in tokens for target in token.attrs.values())
+            struck = without_credentials(said)  # a key that the marks of Markdown, or its escapes, have cut into pieces
+            known = _words(tokens) if struck == said else escaped(visible(struck))
             if len(self._known) > 500:
-                self._known = {words: known}
+                self._known.clear()
+            self._known[words] = known
         return known
 
 
@@ -278,7 +283,7 @@ def _words(tokens: Sequence[Token], *, in_link: bool = False) -> str:
 
 def _said(tokens: Sequence[Token]) -> str:
     """What a reader of these words sees."""
-    return "".join(" " if token.type == "softbreak" else token.content for token in tokens)
+    return "".join(" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
 
 
 def _with_addresses(seen: str) -> str:

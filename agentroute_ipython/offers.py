@@ -37,7 +37,13 @@ _WORDS = {
     "stop": "ends runs in the background",
 }
 _HISTORIES = [("window:", "the last N messages, such as window:20"), ("truncate:", "at most N tokens, such as truncate:4000")]
-_APPROVALS = ("buttons where they work, else a question", "a button", "a question at the prompt", "nobody is asked: no", "nobody is asked: yes")
+_APPROVALS = (
+    "buttons where they work, else a question",
+    "a button",
+    "a question at the prompt",
+    "nobody is asked: no",
+    "nobody is asked: yes",
+)
 _REPLAYS = {
     "on": "an answer that is paid for is not asked for again",
     "off": "every request is sent",
@@ -57,7 +63,9 @@ def offers(asked: Asked, magics: AgentMagics) -> list[Offer]:
     fragment = asked.fragment.lower()
     if not fragment.startswith("_"):
         found = [offer for offer in found if not offer[0].startswith("_")]
-    matching = [offer for offer in found if offer[0].lower().startswith(fragment)] or [offer for offer in found if fragment in offer[0].lower()]
+    matching = [offer for offer in found if offer[0].lower().startswith(fragment)] or [
+        offer for offer in found if fragment in offer[0].lower()
+    ]
     return _by_vendor(matching, fragment) if asked.kind in ("model", "models") and len(matching) > MOST else matching
 
 
@@ -165,7 +173,13 @@ def _module(value: object) -> str | None:
     if type(value) is types.MethodType:
         value = value.__func__
     attributes = type.__dict__["__dict__"].__get__(value) if type in _bases(type(value)) else None
-    module = attributes.get("__module__") if attributes is not None else value.__module__ if type(value) is types.FunctionType else None
+    module = (
+        attributes.get("__module__")
+        if attributes is not None
+        else value.__module__
+        if type(value) is types.FunctionType
+        else None
+    )
     return module if type(module) is str else None
 
 

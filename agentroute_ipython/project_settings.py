@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agentroute.errors import ErrorConfig
 
 from .arguments import nearest
-from .formats import one_line
 
 if TYPE_CHECKING:
     from .magics import AgentMagics
@@ -40,6 +39,7 @@ __all__ = ["SETTINGS", "ProjectSettings", "apply", "read"]
 SETTINGS = ("model", "replay", "approval", "max_cost", "budget", "record", "render")
 ADMINISTRATOR = 0
 """The user whose files are trusted as one's own."""
+
 
 class ProjectSettings(NamedTuple):
     """What a project says."""
@@ -70,6 +70,8 @@ def read(start: Path | None = None) -> ProjectSettings:
     if not _may_say_something(data):
         return ProjectSettings()
     import tomllib
+
+    from .formats import one_line
 
     try:
         whole = tomllib.loads(data.decode())
@@ -142,15 +144,21 @@ def _is_ours(path: Path) -> bool:
 
 
 def _checked(path: Path, table: dict[str, Any]) -> ProjectSettings:
+    from .formats import one_line
+
     values, not_taken = {}, []
     for name, value in table.items():
         if name not in SETTINGS:
             known = nearest(name, SETTINGS) or f"; there are {', '.join(SETTINGS)}"
             raise ErrorConfig(f"{path}: [tool.agentroute] has no setting {one_line(name, 40)!r}{known}")
-        if name in ("max_cost", "budget") and (isinstance(value, bool) or (isinstance(value, float) and not abs(value) < float("inf"))):
+        if name in ("max_cost", "budget") and (
+            isinstance(value, bool) or (isinstance(value, float) and not abs(value) < float("inf"))
+        ):
             raise ErrorConfig(f"{path}: [tool.agentroute] {name} must be a number of USD from 0, got {value!r}")
         if name == "model" and (not isinstance(value, str) or not value.strip()):
-            raise ErrorConfig(f"{path}: [tool.agentroute] model must name a model, such as 'anthropic/claude-sonnet-4'; got {value!r:.60}")
+            raise ErrorConfig(
+                f"{path}: [tool.agentroute] model must name a model, such as 'anthropic/claude-sonnet-4'; got {value!r:.60}"
+            )
         if why := _why_not(name, value):
             not_taken.append(f"{path}: {name} = {_shown(value)} is not taken from a project, {why}")
         else:
@@ -173,5 +181,7 @@ def _why_not(name: str, value: object) -> str:
 
 def _shown(value: object) -> str:
     from agentroute.config import without_password
+
+    from .formats import one_line
 
     return repr(without_password(one_line(str(value), 100)))

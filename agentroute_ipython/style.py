@@ -26,8 +26,7 @@ _SOURCE = """
   color: var(--agr-text);
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; unicode-bidi: isolate;
 }
-& .agr-busy { color: var(--agr-busy); }
-& .agr-bad, &.agr-failed .agr-state { color: var(--agr-bad); }
+&.agr-failed .agr-state { color: var(--agr-bad); }
 &.agr-done .agr-state { color: var(--agr-good); }
 &.agr-running .agr-state { color: var(--agr-busy); }
 & .agr-dim { color: var(--agr-dim); }
@@ -91,9 +90,10 @@ _PARTS = {
 & td > :has(> b[style]) { display: flex; height: 4px; margin-top: 2px; border-radius: 2px; background: var(--agr-soft); }
 & td b[style] { border-radius: 2px; background: var(--agr-dim); }
 & .agr-turn b[style] { background: var(--agr-busy); }
-& tr:has(.agr-bad) b[style] { background: var(--agr-bad); }
 & .agr-steps > table > * > tr > :last-child { min-width: 8em; }
 """,
+    "agr-busy": "& .agr-busy { color: var(--agr-busy); }",
+    "agr-bad": "& .agr-bad { color: var(--agr-bad); } & tr:has(.agr-bad) b[style] { background: var(--agr-bad); }",
 }
 
 
@@ -115,7 +115,7 @@ def _short(source: str) -> str:
 _BASE = _short(_SOURCE)
 _SHORT = {mark: _short(part) for mark, part in _PARTS.items()}
 STYLE = _BASE + "".join(dict.fromkeys(_SHORT.values()))
-SHEET_STYLE = _BASE + _short(_SHEET_SOURCE)
+SHEET_STYLE = _BASE + _SHORT["agr-busy"] + _SHORT["agr-bad"] + _short(_SHEET_SOURCE)
 
 
 def style_for(drawn: str) -> str:

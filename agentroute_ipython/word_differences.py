@@ -186,6 +186,8 @@ def _myers(a: Sequence[str], b: Sequence[str], a0: int, a1: int, b0: int, b1: in
             if x >= n and x - k >= m:
                 yield from _way_back(trace, n, m, a0, b0)
                 return
+            if not work.spend(2 + x - start):
+                return
         work.spend(len(furthest))
 
 

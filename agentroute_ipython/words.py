@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from IPython.core.display_functions import display
@@ -10,13 +10,13 @@ from IPython.core.display_functions import display
 from agentroute.errors import ErrorConfig
 from agentroute.store import default_store
 
-from .arguments import RESERVED, nearest
+from .arguments import RESERVED, closest, nearest
 from .help_text import HELP
 
 if TYPE_CHECKING:
     from .magics import AgentMagics
 
-__all__ = ["do_word"]
+__all__ = ["check_no_word", "do_word"]
 
 _HELP = ("help", "--help", "-h")
 
@@ -39,6 +39,16 @@ def do_word(magics: AgentMagics, line: str) -> bool:
         raise ErrorConfig(f"{word} is no agent; the card of the last run: %agent show {word}")
     _WORDS[word](magics, rest)
     return True
+
+
+def check_no_word(name: str, agents: Sequence[str]) -> None:
+    """Refuses the name of an agent that is not there and much like a word of `%agent`.
+
+    Raises:
+        ErrorConfig: it is; the message names the word.
+    """
+    if name not in agents and (meant := closest(name, RESERVED, 0.75)):
+        raise ErrorConfig(f"no agent called {name}; did you mean %agent {meant}? A new agent of that name needs --model")
 
 
 def _nothing_more(word: str, rest: str) -> None:

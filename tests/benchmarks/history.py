@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import random
 import sqlite3
@@ -19,7 +20,7 @@ from agentroute import Agent, RunStore, ToolCall, replay, tool
 from agentroute.column_cache import drop_cache
 from agentroute.frames import turns
 from agentroute.records import RunRecord, TurnRecord
-from agentroute.tables import TABLES
+from agentroute.tables import TABLES, Bodies, store_bodies
 from agentroute.testing import ModelScripted
 from tests.benchmarks.measure import row
 
@@ -32,6 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def history() -> None:
     with tempfile.TemporaryDirectory() as directory:
         frames(Path(directory))
+        listing(Path(directory))
         sizes(Path(directory))
         recording(Path(directory))
 
@@ -60,6 +62,64 @@ def frames(directory: Path) -> None:
         row("60,000 turns to a DataFrame, from the file", first, least, "≤ 220 ms")
         row("60,000 turns to a DataFrame, the second time", second, least, "≤ 24 ms")
         row("60,000 turns, pandas.read_sql of the same", by_pandas, least, "(to compare)")
+
+
+def listing(directory: Path) -> None:
+    """The notebook's table of 100,000 runs, the answers of half of them packed; the floor reads the same table with pandas."""
+    import pandas as pd
+
+    from agentroute_ipython.history_table import HistoryTable
+
+    with closing(_listed(directory / "listing.db")) as store, closing(sqlite3.connect(store.path)) as connection:
+        table = HistoryTable(store, {})
+
+        def does(**message: Any) -> Callable[[], None]:
+            def act() -> None:
+                assert table.do(message) == ""
+                table.state()
+
+            return act
+
+        def forms() -> Callable[[], None]:
+            """Another agent each time, or what was found is known already."""
+            names = itertools.cycle(AGENTS)
+            return lambda: does(do="filter", form={"agent": next(names)})()
+
+        steps = {
+            "pandas.read_sql of its columns": (lambda: pd.read_sql("SELECT run_id, started_at, agent_name, request_model, status, cost_usd FROM runs", connection), ""),
+            "opened": (lambda: HistoryTable(store, {}).state(), "≤ 1,000 ms"),
+            "sorted by cost": (does(do="sort", by="cost_usd"), "≤ 300 ms"),
+            "filtered by agent": (forms(), "≤ 300 ms"),
+            "filtered by tag": (does(do="filter", form={"tag": "tenant=a"}), "≤ 300 ms"),
+            "all again": (does(do="filter", form={}), "≤ 300 ms"),
+            "a page in the middle": (does(do="page", page=1000), "≤ 300 ms"),
+            "searched for a word": (does(do="filter", form={"text": "refund"}), "(to know)"),
+            "sorted after that": (does(do="sort", by="cost_usd"), "≤ 300 ms"),
+        }
+        times = [[_ms(action) for action, _ in steps.values()] for _ in range(ROUNDS)]
+    floor, *rest = (min(part) for part in zip(*times, strict=True))
+    for (name, (_, goal)), least in zip(list(steps.items())[1:], rest, strict=True):
+        row(f"100,000 runs in the notebook's table, {name}", least, floor, goal)
+
+
+AGENTS = ("support", "triage", "research", "digest")
+
+
+def _listed(path: Path) -> RunStore:
+    store, rng = RunStore(path), random.Random(2)
+    sentences = [_prose(rng, 40) for _ in range(5000)]
+    rows, bodies = [], Bodies()
+    for number in range(100_000):
+        run = RunRecord(
+            run_id=f"01KB{number:010}{rng.getrandbits(48):012x}", started_at=START + timedelta(seconds=20 * number), agent_name=rng.choice(AGENTS), request_model="m",
+            status="ok", duration_s=rng.random(), n_turns=1, input_tokens=rng.randrange(5000), cost_usd=rng.random(), tags=rng.choice(['{"tenant": "a"}', '{"tenant": "b"}']),
+            prompt_text=rng.choice(sentences), output_text=" ".join(rng.choices(sentences, k=rng.choice((2, 4, 20, 30)))),
+        )  # fmt: skip
+        rows.append([*TABLES[RunRecord].row(run, store.keeping, bodies, ()), 1])
+    with store.transaction() as connection:
+        store_bodies(connection, bodies)
+        connection.executemany(TABLES[RunRecord].upsert_sql, rows)
+    return store
 
 
 def _filled(path: Path) -> RunStore:

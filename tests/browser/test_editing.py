@@ -53,6 +53,14 @@ async name => {
     return answer.content.cells[1].source.includes("Be kind");
 }
 """
+# Somebody types into the second cell after the form has asked the kernel, and before the answer can be there.
+TYPE_AFTER_ENTER = """
+() => {
+    const cell = jupyterapp.shell.currentWidget.content.widgets[1].model.sharedModel;
+    const type = () => cell.setSource(cell.getSource().replace("the shop", "THE SHOP"));
+    document.addEventListener("keydown", event => event.key === "Enter" && setTimeout(type, 0), {capture: true});
+}
+"""
 
 
 def form(page: Page) -> Locator:
@@ -92,6 +100,16 @@ def test_form_writes_the_cell_and_the_kernel_follows(lab: Lab) -> None:
         page.page.keyboard.press("Control+z")
         assert source(page, 1) == CELL.strip("\n")
         assert (page.console_errors, page.foreign_requests) == ([], [])
+
+
+def test_cell_typed_into_while_the_kernel_thinks_loses_nothing(lab: Lab) -> None:
+    lab.write("race.ipynb", [SETUP, CELL, EDIT])
+    with lab.open("race.ipynb") as page:
+        page.run_all()
+        expect(field(page.page, "model")).to_have_value("openai/gpt-4.1")
+        page.page.evaluate(TYPE_AFTER_ENTER)
+        fill_in(page.page)
+        assert source(page, 1) == AFTER.strip("\n").replace("the shop", "THE SHOP")
 
 
 def test_mistake_stands_at_its_field_and_the_keys_of_the_notebook_do_nothing(lab: Lab) -> None:

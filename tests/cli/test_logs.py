@@ -57,6 +57,12 @@ def test_the_newest_runs_come_last(store):
     assert [line.rsplit(" ", 1)[1] for line in run("logs", "-n", "2").stdout.splitlines()] == ["28", "29"]
 
 
+def test_a_text_is_looked_for_in_prompts_and_answers(store):
+    filled(store, a_run(1, prompt_text="a Zebra"), a_run(2), a_run(3, output_text="zebras"))
+    assert [json.loads(line)["run_id"][-1] for line in run("logs", "--text", "zebra", "--json").stdout.splitlines()] == ["1", "3"]
+    assert "text must be what a prompt or an answer holds" in run("logs", "--text", "").stderr
+
+
 def test_a_line_tells_when_which_how_who_and_what_it_cost(store):
     filled(store, a_run(1))
     (line,) = run("logs").stdout.splitlines()

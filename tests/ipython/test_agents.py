@@ -168,7 +168,7 @@ def test_unknown_agent_is_answered_with_the_nearest(notebook: Notebook) -> None:
     assert notebook.agents.known() == ["support"]
 
 
-@pytest.mark.parametrize(("name", "meant"), [("suport", "support"), ("shwo", "show"), ("lisst", "list"), ("hlep", "help")])
+@pytest.mark.parametrize(("name", "meant"), [("suport", "support"), ("supports", "support")])
 def test_misspelt_name_is_no_new_agent_of_the_default_model(notebook: Notebook, name: str, meant: str) -> None:
     notebook.model = "m"
     notebook.agents.define("support", Options())

@@ -3,7 +3,6 @@
 import asyncio
 import html
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from nbclient import NotebookClient
 from agentroute import Agent, Deny, ErrorConfig, Result, ToolCall, tool
 from agentroute.context import Context
 from agentroute.testing import ModelScripted
+from agentroute_ipython import approvals
 from agentroute_ipython.approvals import MODES, Approver
 from agentroute_ipython.asking import waiting_cell
 from agentroute_ipython.panels import line_bundle, question_bundle, question_text, verdict_line
@@ -48,10 +48,9 @@ class Asked:
 
 
 @pytest.fixture
-def attended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def attended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal with somebody before it."""
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(approvals, "_is_attended", lambda shell: True)
 
 
 def decide(approver: Approver, *calls: ToolCall, cell: Any = None, run_id: str = "r1") -> list[bool | Deny]:
@@ -264,6 +263,7 @@ def lines(outcome: Outcome) -> list[str]:
 
 
 def press(session: Session, cell: Cell, label: str, reason: str = "") -> None:
+    session.wait(lambda: "buttons that a running notebook shows" in cell.text, 20, lambda: f"no buttons in {cell.text[-500:]}")
     button = session.wait_for_widget(_model_name="ButtonModel", description=label, disabled=False)
     if reason:
         field = session.wait_for_widget(_model_name="TextModel")

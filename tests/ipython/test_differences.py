@@ -127,6 +127,11 @@ def test_work_is_bounded_for_texts_that_repeat(a: str, b: str, monkeypatch: pyte
     assert sum(spent) < WORK + len(a) + len(b)
 
 
+def test_what_is_not_compared_when_the_work_is_spent_counts_as_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentroute_ipython.word_differences.WORK", 1)
+    assert word_diff("a x b y c", "a q b z c") == [("equal", "a "), ("delete", "x b y"), ("insert", "q b z"), ("equal", " c")]
+
+
 def test_html_names_changes_in_words_and_in_tags() -> None:
     html = diff_html("It is late.", "It left today.")
     page = Page(html)

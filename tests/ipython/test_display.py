@@ -135,7 +135,7 @@ def test_timeline_is_closed_when_done_and_open_when_failed() -> None:
 
 def test_nothing_opens_while_the_run_goes_on_as_a_redraw_would_close_it() -> None:
     shown = ended([turn(1), turn(2)], [call(1, 1, arguments_text=json.dumps({"q": "why " * 100}), result_text="two\nlines")])
-    shown._reasoning = {1: ["hm " * 500]}
+    shown.apply(ReasoningDelta("hm " * 500, 1))
     assert page(shown).tags.count("details") == 4
     shown.state = "running"
     assert "details" not in page(shown).tags

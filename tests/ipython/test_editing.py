@@ -388,7 +388,7 @@ def test_without_anywidget_the_settings_and_the_text_are_shown(
 def test_kernel_shows_the_settings_and_a_form_that_says_what_it_was(kernel: Session) -> None:
     kernel.run("%load_ext agentroute_ipython")
     kernel.run("%%agent support -m openai/gpt-4.1 --define\nBe brief.")
-    settings, form = [output["data"] for output in kernel.run("%agent edit support").outputs]
+    settings, form = kernel.run("%agent edit support").outputs
     assert set(settings) == {"text/html", "text/plain"}
     assert "instructions  Be brief." in settings["text/plain"]
     assert set(form) == {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"}

@@ -75,6 +75,12 @@ def test_characters_that_hide_are_written_out_also_where_markdown_makes_them() -
     assert said("`\u202e`") == r"\u202e"
 
 
+@pytest.mark.parametrize("text", ["sk-proj-{}", "sk-**proj**-{}", "sk&#45;proj&#45;{}", "sk\\-proj\\-{}", "[x](https://a.test/?k=sk&#45;proj&#45;{})", "*sk*-`proj-{}`"])
+def test_key_that_markdown_puts_together_is_struck_out(text: str) -> None:
+    secret = "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY"
+    assert secret not in drawn(text.format(secret))
+
+
 # -------------------------------------------------------------------------------------------------------------- links
 
 

@@ -118,6 +118,7 @@ def test_filters_choose_the_runs(store: RunStore) -> None:
     assert chosen("--status error") == ["3"]
     assert chosen("--tag tenant") == ["2", "1"]
     assert chosen("--tag tenant=a") == ["1"]
+    assert chosen("--text 'PROMPT 2'") == ["2"]
     assert chosen("--notebook orders.ipynb") == ["4"]
     assert chosen("7d") == chosen("--since 7d") == ["4", "3", "2"]
     assert chosen("--until 7d") == ["1"]

@@ -43,3 +43,18 @@ def test_words_that_need_an_agent_name_the_nearest(shell_notebook: ShellNotebook
     shell_notebook.run("%agent support -m scripted hi")
     assert "did you mean support?" in shell_notebook.mistake(f"%agent {word} suport")
     assert "which agent?" in shell_notebook.mistake(f"%agent {word}")
+
+
+@pytest.mark.parametrize(("name", "meant"), [("shwo", "show"), ("lisst", "list"), ("hlep", "help"), ("edti", "edit")])
+def test_misspelt_word_is_no_new_agent_though_there_is_a_default_model(shell_notebook: ShellNotebook, name: str, meant: str) -> None:
+    shell_notebook.run("%config AgentMagics.model = 'scripted'")
+    message = shell_notebook.mistake(f"%agent {name} support")
+    assert message == f"no agent called {name}; did you mean %agent {meant}? A new agent of that name needs --model"
+    shell_notebook.run(f"%agent {name} -m scripted hi")
+    shell_notebook.run(f"%agent {name} hi")
+
+
+def test_cell_may_name_an_agent_much_like_a_word(shell_notebook: ShellNotebook) -> None:
+    shell_notebook.run("%config AgentMagics.model = 'scripted'")
+    shell_notebook.run("%%agent editor\nBe brief.\n---\nhi")
+    shell_notebook.run("%agent editor hi")
