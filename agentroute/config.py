@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .errors import ErrorConfig
 
@@ -93,8 +93,17 @@ SHORTEST_KEY = 12
 def keys_in_use() -> set[str]:
     """The keys this process holds: those of its models and of the environment."""
     named = (os.environ.get(variable, "").strip() for variables in _ENVIRONMENT.values() for variable in variables)
-    held = (secret.reveal() for secret in list(_living.values()))
+    held = (key for secret in list(_living.values()) for key in _keys_of(secret.reveal()))
     return {key for key in (*named, *held) if len(key) >= SHORTEST_KEY}
+
+
+def _keys_of(secret: str) -> list[str]:
+    """The key that it is; of an address with a login, what in it may be a key: user, password, values of the query."""
+    if "://" not in secret:
+        return [secret]
+    logins = [part for login in re.findall(r"//([^/\s]+)@", secret) for part in login.split(":")]
+    parts = [*logins, *re.split("[?&#=]", secret)[1:]]
+    return [*parts, *map(unquote, parts)]
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -246,15 +255,15 @@ class Config:
         raise ErrorConfig(f"{self.config_file} cannot be read ({problem}); mend it, or write it anew with `agentroute login`")
 
 
-def without_keys(text: str, keys: Iterable[str]) -> str:
-    """The text with every key struck out, also where it is written with JSON escapes, or only begun (8 characters on)."""
+def without_keys(text: str, keys: Iterable[str], *, begun: bool = True) -> str:
+    """The text with every key struck out, also where it is written with JSON escapes, or only `begun` (8 characters on)."""
     keys = [key for key in keys if len(key) >= 4]
     if "\\u" in text:
         plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
         text = plain if any(key[:8] in plain for key in keys) else text
     for key in keys:
         text = text.replace(key, "[key]")
-        while len(key) > 8 and (at := text.find(key[:8])) >= 0:
+        while begun and len(key) > 8 and (at := text.find(key[:8])) >= 0:
             length = next((n for n in range(len(key), 8, -1) if text.startswith(key[:n], at)), 8)
             text = f"{text[:at]}[key]{text[at + length :]}"
     return text

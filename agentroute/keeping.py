@@ -33,7 +33,7 @@ def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
 
     What was JSON before is JSON then. `held`: those keys, where somebody has asked for them already.
     """
-    keys = [key for key in (keys_in_use() if held is None else held) if key[:8] in text or "\\u" in text]
+    keys = [key for key in (keys_in_use() if held is None else held) if len(key) >= 4 and (key[:8] in text or "\\u" in text)]
     struck = _struck_out(text, keys)
     if struck != text and text.lstrip()[:1] in ("{", "[", '"'):
         try:
@@ -49,8 +49,8 @@ def without_credentials(text: str, held: Iterable[str] | None = None) -> str:
 
 
 def _struck_out(text: str, keys: list[str]) -> str:
-    for key in keys:
-        text = text.replace(key, "[key]")
+    if keys:
+        text = without_keys(text, keys, begun=False)
     lower = text.lower()
     if any(sign in text for sign in _SIGNS) or any(word in lower for word in _WORDS):
         text = re.sub(_CREDENTIAL, _instead, text)

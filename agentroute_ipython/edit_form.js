@@ -45,7 +45,7 @@ const isHigh = (text, at) => at >= 0 && text.charCodeAt(at) >= 0xd800 && text.ch
 // Only what differs is replaced, in one step that can be undone. False when the cell is not what Python was shown.
 function writeCell(model, { id, before, after }) {
   const cell = sharedNotebook(model)?.shared.cells.find((cell) => cell.getId() === id);
-  if (!cell) return false;
+  if (!cell || cell.getSource() !== before) return false;
   const most = Math.min(before.length, after.length);
   let start = 0, tail = 0;
   while (start < most && before[start] === after[start]) start += 1;

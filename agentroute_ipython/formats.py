@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 
 from agentroute import visible as _plain
 from agentroute.config import keys_in_use
@@ -27,7 +28,8 @@ _UNFINISHED = re.compile(
     f"|(?<![A-Za-z0-9])(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
     f"|(?i:\\bauthorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|\\b(?:bearer|basic)\\s+){_TOKEN}*\\Z"
 )
-_END_OF_TOKEN, _START_OF_TOKEN = re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}\\Z"), re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}")
+_TOKEN_CHARACTERS = string.ascii_letters + string.digits + "+/=._~-"
+_START_OF_TOKEN = re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 
 
@@ -55,7 +57,8 @@ def _head(text: str, size: int) -> str:
     """The beginning of a text, of `size` characters or a little more, that ends in no half of a key; all of a short one."""
     if len(text) <= size + LONGEST_KEY:
         return without_credentials(text)
-    return without_credentials(_END_OF_TOKEN.sub("", text[: size + LONGEST_KEY]))
+    # A pattern for its end would be tried anew at each character of a long word.
+    return without_credentials(text[:size] + text[size : size + LONGEST_KEY].rstrip(_TOKEN_CHARACTERS))
 
 
 def _tail(text: str, size: int) -> str:

@@ -19,7 +19,7 @@ const CSS = `
 & .agr-controls-foot > .agr-grow { flex: 1; }
 & .agr-problem { margin: 0; padding: 8px 18px; border-inline-start: 4px solid var(--agr-bad); white-space: pre-wrap; }
 & .agr-steps { max-height: 46em; overflow: auto; padding-top: 0; }
-& thead th { position: sticky; top: 0; z-index: 1; padding-top: 6px; background: var(--jp-layout-color1, var(--vscode-editor-background, Canvas)); }
+& thead th { position: sticky; top: 0; z-index: 1; padding-top: 6px; background: var(--jp-layout-color0, var(--vscode-editor-background, Canvas)); }
 & thead button { border: 0; padding: 0 2px; color: inherit; }
 & thead [aria-sort] { color: var(--agr-text); font-weight: 600; }
 & .agr-steps :is(th, td):first-child { width: 1px; padding-inline-end: 0; }

@@ -22,9 +22,9 @@ from .trees import container, tree
 
 __all__ = ["BEGINNING", "VALUE", "timeline"]
 
-TIMELINE = 4_000
+TIMELINE = 3_400
 """Characters that all arguments and results of a card share; short ones are whole, the long ones get equal parts."""
-ROW = 450
+ROW = 300
 """What each row takes from that, so that a card with its style sheet and plain form has less than 10 KB at eight calls."""
 VALUE = 2_000
 """The most characters of an argument list, a result, an error or a turn's reasoning."""
@@ -105,7 +105,7 @@ class _Scale:
     @classmethod
     def of(cls, card: Card, rows: Sequence[Row]) -> _Scale:
         start = min((card.run or rows[0]).started_at, *(row.started_at for row in rows))
-        timed = [] if card.replayed else [row for row in rows if _seconds(row)]
+        timed = [row for row in rows if _seconds(row)]
         ends = [(row.started_at - start).total_seconds() + _seconds(row) for row in timed]
         whole = max(ends, default=0.0)
         if card.ended and card.run is not None:

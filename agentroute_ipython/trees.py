@@ -29,6 +29,8 @@ COLUMNS = 12
 LEAF = 24
 """What the tags of one value take of the characters there are."""
 KEY = 80
+FEW = 120
+"""Characters that a value may have in any case. One of which no more is shown has no note about the rest, and stands on one line."""
 
 Container = dict[str, Any] | list[Any]
 
@@ -120,19 +122,21 @@ class _Drawing:
         """A value as it is said: texts without quotes, numbers and the like as JSON."""
         if not isinstance(item, str):
             return self.leaf(item) if isinstance(item, dict | list) else escaped(_json(item))
-        shown = text_block(item, self.take(len(item)))
-        return shown.replace("\n", "<br>")
+        size = self.take(len(item))
+        return line(item, size) if size <= FEW and size < len(item) else text_block(item, size).replace("\n", "<br>")
 
     def leaf(self, item: Any) -> str:
         """A value as JSON; a text of several lines as these lines."""
         if isinstance(item, str) and "\n" in item.strip():
             return code(item.rstrip("\n"), self.take(len(item)))
         text = _json(item)
-        return f"<code>{text_block(text, self.take(len(text)))}</code>"
+        size = self.take(len(text))
+        return f"<code>{line(text, size) if size <= FEW and size < len(text) else text_block(text, size)}</code>"
 
     def take(self, size: int) -> int:
         """So many characters of what is left; a text that is hardly longer is whole."""
-        size = size if size <= self.left + 80 else max(self.left, 80)
+        left = max(self.left, 0)
+        size = size if size <= left + FEW else max(left, FEW)
         self.left -= size
         return size
 

@@ -14,9 +14,10 @@ from agentroute import Agent, LLMRequest, LLMResponse, ToolCall
 from agentroute.errors import ErrorModelResponse
 from agentroute.events import TextDelta
 from agentroute.message import LLMChunk
-from tests.hostile import HUGE, hostile_texts
+from agentroute.models.base import fold
+from tests.hostile import hostile_texts
 
-__all__ = ["ModelHostile", "agents", "draw", "show_agents", "show_cards", "show_ends", "unguarded"]
+__all__ = ["ModelHostile", "agents", "draw", "record_runs", "show_agents", "show_cards", "show_ends", "unguarded"]
 
 PIECES = 3
 """Pieces in which a text is streamed."""
@@ -32,7 +33,7 @@ class ModelHostile:
         self.value = nested if value is None else value
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
-        raise AssertionError("the card is drawn of streams")
+        return await fold(self, request)
 
     async def complete_stream(self, request: LLMRequest) -> AsyncGenerator[LLMChunk, None]:
         size = max(1, len(self.text) // PIECES)
@@ -112,29 +113,35 @@ async def show_cards(canary: str, first: int, last: int) -> None:
 
 async def show_ends(canary: str) -> None:
     """Cards of structured answers, and of runs that failed, with several texts in each."""
-    texts = list(small_texts(canary).values())
+    texts = list(short_texts(canary).values())
+    groups = ["\n".join(texts[start : start + 20]) for start in range(0, len(texts), 20)]
     for ends in ("structured", "error"):
-        groups = ["\n".join(texts[start : start + 8]) for start in range(0, len(texts), 8)]
         for agent in agents({group: group for group in groups}, ends):
             await draw(agent, "Go.")
     values = {f"{n} {text}": text for n, text in enumerate(texts)}
     await draw(Agent("values", model=ModelHostile("v", "structured", values), tools=[echo], output=dict, output_mode="tool"), "Go.")
 
 
-def small_texts(canary: str) -> dict[str, str]:
-    return {name: text for name, text in hostile_texts(canary).items() if name not in HUGE}
+def short_texts(canary: str) -> dict[str, str]:
+    return {name: text for name, text in hostile_texts(canary).items() if len(text) <= 400}
+
+
+async def record_runs(canary: str) -> None:
+    """A run of each text, for what shows the run history."""
+    texts = short_texts(canary)
+    for agent, text in zip(agents(texts), texts.values(), strict=True):
+        await agent.arun(text.strip() or "nothing")
 
 
 def show_agents(canary: str) -> None:
-    """What shows agents, their tools, their settings, and results."""
+    """What shows agents and their settings."""
     from IPython.display import display
 
-    from agentroute_ipython.tables import agents_table, settings_table
+    from agentroute_ipython.tables import agents_table
 
-    made = list(agents(small_texts(canary)))
+    made = list(agents(short_texts(canary)))
     display(agents_table({f"agent_{n}": (agent, "a cell") for n, agent in enumerate(made)}))  # type: ignore[no-untyped-call]
-    for agent in made:
-        display(agent, *agent.tools_map.values(), settings_table(agent, "a cell"))  # type: ignore[no-untyped-call]
+    display(*made)  # type: ignore[no-untyped-call]
 
 
 def unguarded(canary: str, names: set[str]) -> None:

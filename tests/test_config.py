@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretBytes, SecretStr
 
 from agentroute import Agent, ErrorConfig, ModelCloud, resolve_model
-from agentroute.config import Config, Headers, Secret, checked_url, without_password
+from agentroute.config import Config, Headers, Secret, checked_url, keys_in_use, without_keys, without_password
 
 KEY = "sk-secret-0123456789"
 
@@ -161,3 +161,12 @@ def test_found_keys_of_a_file_nobody_can_read_are_those_of_the_environment(monke
     (tmp_path / "config").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-environment")
     assert [key.where for key in Config(tmp_path).found_keys() if key.kind == "openrouter"] == ["OPENROUTER_API_KEY"]
+
+
+def test_of_an_address_with_a_login_only_the_login_and_the_query_are_keys():
+    address = Secret("https://user:p%40ssword-of-mine@models.example/v1?key=sk-of-the-query&x=1")
+    keys = keys_in_use()
+    assert {"p%40ssword-of-mine", "p@ssword-of-mine", "sk-of-the-query"} <= keys
+    assert not [key for key in keys if "://" in key or "models.example" in key]
+    assert without_keys("see https://models.example/v1", keys) == "see https://models.example/v1"
+    assert address.reveal().startswith("https://user:")

@@ -182,6 +182,13 @@ def test_settings_fill_only_what_a_request_leaves_open(tmp_path, child, server):
     assert [[body[name] for name in names] for body in server.requests] == [[0.2, 9, 0, 0.9], [1.0, 5, 7, 0.9]]
 
 
+@pytest.mark.parametrize(("temperature", "seed"), [(None, 0), (0.0, 0), (0.8, None)])
+def test_who_asks_for_variety_gets_no_fixed_seed(tmp_path, child, server, temperature, seed):
+    model = ModelLocal(write_gguf(tmp_path / "m.gguf"), settings={"temperature": 0.2, "seed": 0})
+    ask(model, LLMRequest("m", [Message("user", "Hi")], temperature=temperature))
+    assert server.requests[0].get("seed") == seed
+
+
 @pytest.mark.parametrize(("template", "sent"), [("{% for t in tools %}", True), ("{{ messages }}", False)])
 def test_tools_are_sent_only_to_a_template_that_knows_them(tmp_path, child, server, template, sent):
     model = resolve_model(f"local/{write_gguf(tmp_path / 'm.gguf', template=template)}")

@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from .. import _http
 from .._sse import SSEDecoder
-from ..config import Headers, Secret, SecretLike, checked_url, without_keys
+from ..config import Headers, Secret, SecretLike, checked_url, keys_in_use
 from ..errors import ErrorAgent, ErrorConfig, ErrorModel, ErrorModelConnection, ErrorModelResponse, ErrorModelTimeout
+from ..keeping import without_credentials
 from ..message import LLMChunk, LLMRequest, LLMResponse
 from .base import chunks_of
 from .quirks import Quirks, quirks_of, quirks_of_kind
@@ -251,13 +252,13 @@ class ModelCloud:
         return error
 
     def _without_keys(self, error: ErrorAgent, key: Secret | None) -> ErrorAgent:
-        """The same error with all keys struck out, should a provider have echoed one, and without the frames that read it."""
+        """The same error without keys, should a provider have echoed one, and without the frames that read it."""
         sent = [value for name, value in self.headers.items() if _KEY_HEADER.search(name)]
-        keys = [*map(_secret_of, sent), *(value.removeprefix("Basic ") for value in sent), key.reveal() if key else ""]
-        error.args = tuple(without_keys(str(arg), keys) for arg in error.args)
+        keys = {*map(_secret_of, sent), *(value.removeprefix("Basic ") for value in sent), key.reveal() if key else "", *keys_in_use()}
+        error.args = tuple(without_credentials(str(arg), keys) for arg in error.args)
         for name, value in error.__dict__.items():
             if isinstance(value, str):
-                error.__dict__[name] = without_keys(value, keys)
+                error.__dict__[name] = without_credentials(value, keys)
         return error.with_traceback(None)
 
 

@@ -64,7 +64,8 @@ class ModelLocal(ModelCloud):
         n_ctx: tokens of context for each request; by default 8192, or what the model was trained on if that is less.
         n_parallel: requests answered at once, each with a context (and the memory for it) of its own. More wait.
         threads: by default the physical cores this process may use.
-        settings: request fields used where a request leaves them open (`temperature`, `seed`, `repeat_penalty`, …).
+        settings: request fields used where a request leaves them open (`temperature`, `seed`, `repeat_penalty`, …); the seed is left
+            out of a request that names a temperature above 0, which asks for variety.
         timeout: seconds for one request; starting the server is not counted.
     """
 
@@ -171,6 +172,8 @@ class ModelLocal(ModelCloud):
         own = {field.name for field in fields(request)}
         given = {name: value for name, value in self.settings.items() if name in own and getattr(request, name) is None and name not in request.extra}
         extra = {name: value for name, value in self.settings.items() if name not in own}
+        if request.temperature:  # who asks for variety gets another answer each time
+            extra.pop("seed", None)
         return replace(request, **given, extra={**extra, **request.extra})
 
     async def _cause(self, error: ErrorModelConnection) -> ErrorModelConnection:

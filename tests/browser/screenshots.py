@@ -1,7 +1,7 @@
-"""Takes the pictures of the card that the documentation shows: `python -m tests.browser.screenshots [FOLDER]`.
+"""Takes the pictures that docs/notebook.md shows: `python -m tests.browser.screenshots [FOLDER] [NAME…]`.
 
-They come from a real `%%agent` cell in JupyterLab. The provider is a server on loopback that answers like OpenRouter, at
-the pace and price of one.
+They come from real cells in JupyterLab. The provider is a server on loopback that answers like OpenRouter, at the pace and
+price of one. `card` is taken in both themes, all others are scenes of one notebook; NAMEs choose some of them.
 """
 
 import base64
@@ -9,13 +9,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Locator, expect, sync_playwright
 
 from agentroute import ToolCall
 from tests.browser.lab import Lab, NotebookPage, Theme, running_lab
@@ -55,7 +55,9 @@ ANSWER = (
 )
 
 
-def paced(answer: str | ToolCall, *, first_s: float, whole_s: float, tokens: tuple[int, int], cost: float) -> Raw:
+def paced(
+    answer: str | ToolCall, *, first_s: float, whole_s: float, tokens: tuple[int, int], cost: float, model: str = MODEL
+) -> Raw:
     """One streamed answer: the first piece after `first_s`, the last after `whole_s` seconds."""
 
     def pieces() -> Iterator[bytes]:
@@ -68,19 +70,19 @@ def paced(answer: str | ToolCall, *, first_s: float, whole_s: float, tokens: tup
         finish = "stop" if isinstance(answer, str) else "tool_calls"
         time.sleep(first_s)
         for delta in deltas:
-            yield _event({"delta": delta, "finish_reason": None})
+            yield _event(model, {"delta": delta, "finish_reason": None})
             time.sleep((whole_s - first_s) / len(deltas))
-        yield _event({"delta": {}, "finish_reason": finish}, usage=usage)
+        yield _event(model, {"delta": {}, "finish_reason": finish}, usage=usage)
         yield b"data: [DONE]\n\n"
 
     return Raw(body=pieces(), headers={"content-type": "text/event-stream"})  # type: ignore[arg-type]
 
 
-def _event(choice: dict[str, Any], **more: Any) -> bytes:
+def _event(model: str, choice: dict[str, Any], **more: Any) -> bytes:
     chunk = {
         "id": "gen-1",
         "object": "chat.completion.chunk",
-        "model": MODEL,
+        "model": model,
         "choices": [{"index": 0, **choice}],
         **more,
     }
@@ -114,13 +116,224 @@ def run_card(lab: Lab, page_name: str, theme: Theme, folder: Path) -> None:
             take(page, 1, folder / f"card-{theme}.png")
 
 
-def take(page: NotebookPage, index: int, path: Path) -> None:
-    """Saves a picture of a cell with two pixels for one, as sharp as on a good screen."""
-    page.page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
-    page.page.mouse.move(0, 0)
+# ------------------------------------------------------------------------------------------------------------ scenes
+
+SHOP = """
+from agentroute import Agent, tool
+import agentroute_ipython
+
+def open_orders(customer: str) -> list:
+    "The open orders of a customer."
+    time.sleep(0.12)
+    return [
+        {{"order": 4821, "status": "shipped", "carrier": "DHL", "days_late": 2, "total_usd": 61.40}},
+        {{"order": 4907, "status": "packed", "carrier": None, "days_late": 0, "total_usd": 18.00}},
+        {{"order": 4911, "status": "waits for payment", "carrier": None, "days_late": 0, "total_usd": 240.99}},
+    ]
+
+@tool(needs_approval=True)
+def pay_back(order_id: str, amount: float, reason: str) -> str:
+    "Pays money back to the customer's card."
+    return "paid back"
+"""
+# A made-up month, as most notebooks have none to show.
+MONTH = """
+import random
+from datetime import UTC, datetime, timedelta
+from agentroute import RunStore
+from agentroute.records import RunRecord
+dice, month = random.Random(4), RunStore("month.db")
+ASKED = ["Where is order {}?", "Cancel order {}, please.", "I was charged twice for order {}.", "Which invoice is for order {}?", "Order {} came broken."]
+PRICES = {"anthropic/claude-sonnet-4": 9e-6, "openai/gpt-4.1-mini": 0.9e-6, "google/gemini-2.5-flash": 1.4e-6}
+for n in range(240):
+    model, tokens = dice.choices(list(PRICES), [5, 3, 2])[0], dice.randrange(300, 2800)
+    status = dice.choices(["ok", "error", "interrupted"], [40, 3, 1])[0]
+    order = dice.randrange(4000, 5000)
+    month.save(RunRecord(
+        run_id=f"m{n:04}", started_at=datetime(2026, 11, 20, 16, tzinfo=UTC) - timedelta(minutes=170 * (240 - n)), duration_s=tokens / 400, status=status,
+        agent_name=dice.choice(["support", "support", "triage"]), request_model=model, n_turns=1 + tokens // 900, n_tool_calls=tokens // 900,
+        input_tokens=tokens, output_tokens=tokens // 6, cost_usd=tokens * PRICES[model], cost_source="provider",
+        prompt_text=dice.choice(ASKED).format(order), output_text=f"Order {order} …", error_type="ErrorModelServer" if status == "error" else None,
+    ))
+"""
+ORDERS = "Which orders of Ann Lee are open?"
+LATE = "Write two sentences to a customer whose parcel is two days late."
+BACK = "Pay the shipping of order 4821 back, 4.90 USD."
+REPORT = "Write the report on last week's orders."
+
+OPEN = (
+    "Ann Lee has **three open orders**:\n\n"
+    "1. **4821** is with DHL, two days late.\n2. **4907** is packed and leaves today.\n3. **4911** waits for her payment of $240.99."
+)
+WEEK = (
+    "## Orders of last week\n\n1,204 orders came in, 7 % more than the week before. DHL was late with 31 of them, most in the north, "
+    "where a storm closed two depots. " + "The week was otherwise a quiet one. " * 40
+)
+ANSWERS: dict[str, dict[str, list[str | ToolCall]]] = {
+    ORDERS: {"": [ToolCall("call_1", "open_orders", {"customer": "Ann Lee"}), OPEN]},
+    LATE: {
+        "": ["We apologise for the delay of your parcel. It will reach you on Tuesday, 24 November."],
+        "openai/gpt-4.1-mini": ["We are sorry for the delay of your parcel. It is on its way and will reach you by Tuesday."],
+        "warmly": ["I am so sorry your parcel is late! It will reach you on Tuesday, 24 November, and the shipping is on us."],
+    },
+    BACK: {"": [ToolCall("call_1", "pay_back", {"order_id": "4821", "amount": 4.9, "reason": "two days late"}), "Done: $4.90 is on its way back to the card."]},
+    REPORT: {"": [WEEK]},
+}
+"""By prompt, and by model or a word of the instructions where that matters: what is answered, turn after turn."""
+
+
+def provider(body: dict[str, Any]) -> Raw:
+    """Answers any request of the scenes."""
+    spoken = [message["role"] for message in body["messages"]]
+    last = len(spoken) - 1 - spoken[::-1].index("user")
+    told = spoken[last:].count("tool")
+    by = ANSWERS[body["messages"][last]["content"].strip()]
+    said = f"{body['model']} {body['messages'][0]['content']}"
+    answer = next(answers for word, answers in reversed(by.items()) if word in said)[told]
+    is_small = "mini" in body["model"]
+    tokens = (380 + 140 * told, len(str(answer)) // 4)
+    cost = (tokens[0] * 3 + tokens[1] * 15) / 1e6 / (8 if is_small else 1)
+    whole_s = 40.0 if answer is WEEK else 0.4 if is_small else 0.9
+    return paced(answer, first_s=min(0.3, whole_s), whole_s=whole_s, tokens=tokens, cost=cost, model=body["model"])
+
+
+Take = Callable[..., None]
+
+
+def button(page: NotebookPage, index: int, label: str) -> Locator:
+    return page.cell_output(index).get_by_role("button", name=label, exact=True)
+
+
+def scene_tool_call(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index)
+    output = page.cell_output(index)
+    output.locator(".agr-run > summary").click()
+    output.locator(".agr-run td summary").last.click()
+    take()
+
+
+def scene_comparison(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index)
+    page.cell_output(index).locator("summary", has_text="what differs from").click()
+    take()
+
+
+def scene_approval(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index, wait=False)
+    expect(button(page, index, "Approve")).to_be_visible()
+    page.page.wait_for_timeout(400)
+    take()
+    button(page, index, "Approve").click()
+    page.wait_idle()
+
+
+def scene_background(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index)
+    expect(page.cell_output(index)).to_contain_text("closed two depots")
+    take()
+    button(page, index, "Stop support").click()
+    expect(page.cell_output(index)).to_contain_text("interrupted")
+
+
+def scene_diff(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index - 2)
+    page.run_cell(index - 1)
+    page.run_cell(index)
+    take()
+
+
+def scene_usage(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index)
+    take()
+
+
+def scene_history(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index - 1)
+    page.run_cell(index)
+    live = page.cell_output(index).locator(".agr-live")
+    live.get_by_label("Agent", exact=True).select_option("triage")
+    live.get_by_role("button", name="Cost", exact=True).click()
+    expect(live.locator("th[aria-sort=descending]")).to_contain_text("Cost")
+    live.get_by_role("button", name="Good answer").nth(1).click()
+    boxes = live.locator("tbody input[type=checkbox]")
+    boxes.nth(0).check()
+    boxes.nth(2).click(modifiers=["Shift"])
+    expect(live).to_contain_text("3 selected")
+    take()
+
+
+def scene_edit(page: NotebookPage, index: int, take: Take) -> None:
+    page.run_cell(index)
+    model = page.cell_output(index).locator(".agr-form [name='model']")
+    expect(model).to_have_value(MODEL)
+    take()
+
+
+def scene_completion(page: NotebookPage, index: int, take: Take) -> None:
+    editor = page.cell(index).locator(".cm-content")
+    editor.click()
+    page.page.keyboard.press("Control+End")
+    page.page.keyboard.press("Tab")
+    popup = page.page.locator(".jp-Completer:visible")
+    expect(popup).to_contain_text("anthropic/claude-sonnet-4")
+    take(popup)
+    page.page.keyboard.press("Escape")
+
+
+def scene_untrusted(page: NotebookPage, index: int, take: Take) -> None:
+    page.reopen_untrusted()
+    page.cell_output(index).locator("summary", has_text="model calls").click()
+    take()
+
+
+Scene = Callable[[NotebookPage, int, Take], None]
+SCENES: list[tuple[str, list[str], Scene]] = [
+    ("tool-call", [f"%%agent support --model {MODEL} --tools open_orders,order_status --max-cost 0.25\nYou are a concise, accurate support agent.\n---\n{ORDERS}"], scene_tool_call),
+    ("comparison", [f"%%agent support --models {MODEL},openai/gpt-4.1-mini\n{LATE}"], scene_comparison),
+    ("approval", [f"%%agent support --tools pay_back\n{BACK}"], scene_approval),
+    ("background", [f"%%agent support --background --as report\n{REPORT}"], scene_background),
+    ("diff", [f"%%agent letters --model {MODEL}\nYou write for Acme, formally.\n---\n{LATE}", f"%%agent letters\nYou write for Acme, warmly.\n---\n{LATE}", "%agent diff"], scene_diff),
+    ("usage", ["%agent budget 0.05\nagentroute_ipython.usage()"], scene_usage),
+    ("history", [MONTH, "view = agentroute_ipython.history(month)\nview"], scene_history),
+    ("edit", ["%agent edit support"], scene_edit),
+    ("completion", ["%agent support --model claude-sonnet"], scene_completion),
+    ("untrusted", [], scene_untrusted),
+]  # fmt: skip
+"""What is pictured: the cells it needs, the last of which is pictured, and what is done there. Without cells, it is the first scene's."""
+
+
+def run_scenes(lab: Lab, names: Sequence[str], folder: Path) -> None:
+    """Plays the scenes in one notebook, in their order, and takes a picture of each that is named."""
+    with ModelServer([provider], repeat=True) as server:
+        setup = (SETUP + SHOP).format(base_url=server.base_url)
+        cells, places = [setup], {}
+        for name, sources, _ in SCENES:
+            cells += sources
+            places[name] = len(cells) - 1 if sources else 1
+        lab.write("scenes.ipynb", cells)
+        with lab.open("scenes.ipynb", "light") as page:
+            page.page.set_viewport_size({"width": WIDTH, "height": 4 * HEIGHT})  # all cells at once
+            page.run_cell(0)
+            for name, _, scene in SCENES:
+                if name in names or name == "tool-call":
+
+                    def take_it(more: Locator | None = None, name: str = name) -> None:
+                        if name in names:
+                            take(page, places[name], folder / f"{name}.png", more)
+
+                    scene(page, places[name], take_it)
+
+
+def take(page: NotebookPage, index: int, path: Path, more: Locator | None = None) -> None:
+    """Saves a picture of a cell, and of `more` where that stands over it, with two pixels for one, as sharp as on a good screen."""
+    if more is None:
+        page.page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
+        page.page.mouse.move(0, 0)
     box = page.cell(index).bounding_box()
     assert box is not None
     clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"], "scale": 2}
+    if more is not None and (over := more.bounding_box()):
+        clip["height"] = max(clip["height"], over["y"] + over["height"] + 8 - clip["y"])
     session = page.page.context.new_cdp_session(page.page)
     picture = session.send("Page.captureScreenshot", {"format": "png", "clip": clip})
     with Image.open(BytesIO(base64.b64decode(picture["data"]))) as image:
@@ -128,17 +341,21 @@ def take(page: NotebookPage, index: int, path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    folder = Path(arguments[0]) if arguments else IMAGES
+    known = ["card", *(name for name, _, _ in SCENES)]
+    names = [argument for argument in arguments if argument in known] or known
+    folder = next((Path(argument) for argument in arguments if argument not in known), IMAGES)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as home,
         sync_playwright() as playwright,
         running_lab(Path(home), playwright) as lab,
     ):
-        for theme in ("light", "dark"):
+        for theme in ("light", "dark") if "card" in names else ():
             run_card(lab, f"{theme}.ipynb", theme, folder)
-    for picture in sorted(folder.glob("card-*.png")):
-        print(picture)
+        if set(names) - {"card"}:
+            run_scenes(lab, names, folder)
+    for picture in sorted(folder.glob("*.png")):
+        print(picture, picture.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ get_ipython().run_cell_magic("agent", "support -m openai/gpt-4.1 --define", BAD)
 SAVED = """
 async name => {
     const answer = await (await fetch(`/api/contents/${name}`)).json();
-    return answer.content.cells[1].source.includes("Be kind");
+    return Boolean(answer.content?.cells[1].source.includes("Be kind"));
 }
 """
 # Somebody types into the second cell after the form has asked the kernel, and before the answer can be there.

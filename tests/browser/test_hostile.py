@@ -125,6 +125,7 @@ def harmless(lab: Lab, name: str, cells: list[str], at_least: int, canary: Canar
     assert canary.asked == []
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("start", STARTS)
 def test_cards_of_hostile_texts_do_nothing(lab: Lab, start: int, canary: Canary, requests_of_nbconvert: frozenset[str]) -> None:
     assert len(hostile_texts()) >= 80
@@ -133,14 +134,15 @@ def test_cards_of_hostile_texts_do_nothing(lab: Lab, start: int, canary: Canary,
     harmless(lab, f"hostile-{start}.ipynb", [cell], cards, canary, requests_of_nbconvert)
 
 
+@pytest.mark.timeout(400)
 def test_cards_of_hostile_values_and_errors_do_nothing(lab: Lab, canary: Canary, requests_of_nbconvert: frozenset[str]) -> None:
-    harmless(lab, "hostile-ends.ipynb", ["await show_ends({url!r})"], 40, canary, requests_of_nbconvert)
+    harmless(lab, "hostile-ends.ipynb", ["await show_ends({url!r})"], 20, canary, requests_of_nbconvert)
 
 
+@pytest.mark.timeout(400)
 def test_tables_of_hostile_texts_do_nothing(lab: Lab, canary: Canary, requests_of_nbconvert: frozenset[str]) -> None:
-    record = "from IPython.utils.capture import capture_output\nwith capture_output():\n    await show_cards({url!r}, 0, 300)"
-    cells = [record, "%agent runs 300", "%agent cost all agent", "show_agents({url!r})"]
-    harmless(lab, "hostile-tables.ipynb", cells, 300, canary, requests_of_nbconvert)
+    cells = ["await record_runs({url!r})", "%agent runs 300", "%agent cost all agent", "%agent diff", "show_agents({url!r})"]
+    harmless(lab, "hostile-tables.ipynb", cells, 150, canary, requests_of_nbconvert)
 
 
 def test_the_same_texts_do_harm_where_nothing_guards(lab: Lab, canary: Canary) -> None:
@@ -152,8 +154,6 @@ def test_the_same_texts_do_harm_where_nothing_guards(lab: Lab, canary: Canary) -
         page.run_all()
         page.page.wait_for_timeout(1_500)
         harm = watch.harm(outputs_of(page))
-        print(len(harm["ran"]), harm["ran"], len(canary.asked), canary.asked, sorted(harm))
-        print("NEITHER", sorted(names - set(harm["ran"]) - set(canary.asked)))
         assert len(harm["ran"]) >= 30
         assert len(canary.asked) >= 15
         assert {"elements", "requests"} <= set(harm)

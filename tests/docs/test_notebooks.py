@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom in a real kernel: one on the model of this machine, one on a month of runs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,60 @@ def test_the_quickstart_calls_its_tools_and_accounts_for_itself(smollm2, tmp_pat
     cards = [o["data"]["text/html"] for c in executed.cells for o in c.get("outputs", []) if "agr" in o.get("data", {}).get("text/html", "")]
     assert len(cards) >= 3
     assert max(map(len, cards)) < 10_000
+
+
+def executed(name, folder):
+    """A notebook after a run in a folder of its own: the document, and its run history."""
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("*.db*", "month-parquet", "month.json"))
+    command = [sys.executable, "notebooks/run.py", f"notebooks/{name}.ipynb", "--to", "build"]
+    environment = {**kernel_environment(folder), "PYTHONPATH": str(ROOT), "AGENTROUTE_CACHE": os.environ["AGENTROUTE_CACHE"]}
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return nbformat.read(folder / "build" / f"{name}.ipynb", as_version=4), folder / "build" / f"{name}.db"
+
+
+def shown(document, beginning):
+    """What the one code cell that begins so has shown, as plain text."""
+    (cell,) = (cell for cell in document.cells if cell.cell_type == "code" and cell.source.startswith(beginning))
+    outputs = [output.get("text") or output["data"].get("text/plain", "") for output in cell.outputs]
+    return "\n".join(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_notebook_on_prompts_compares_versions_samples_and_agents(smollm2, tmp_path):
+    document, store = executed("03_prompt_iteration", tmp_path)
+    runs = agentroute.runs(store)
+    assert runs["status"].tolist() == ["ok"] * 8
+    assert runs["agent_name"].tolist() == ["editor"] * 5 + ["friendly", "plain", "editor"]
+    assert runs["tag_version"].fillna("").tolist() == ["1"] + ["2"] * 4 + ["", "", "2"]
+    assert runs["tag_comparison"].notna().tolist() == [False] * 2 + [True] * 5 + [False]
+    assert runs["tag_comparison"].nunique() == 2
+    changed = shown(document, "%agent diff")
+    assert "instructions" in changed and "factual" in changed
+    assert "3 runs" in shown(document, "%%agent editor -n 3")
+    assert sorted(agentroute.scores(store)["name"]) == ["warm", "warm"]
+    assert "budget" in shown(document, "usage()").lower() and "8 runs" in shown(document, "usage()")
+    assert "5 runs" in shown(document, "from agentroute_ipython import history")
+    assert runs["output_text"][7] in shown(document, "import asyncio").replace("\\'", "'")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_notebook_on_tools_runs_what_is_approved_and_nothing_else(smollm2, tmp_path):
+    document, store = executed("04_tools_and_approval", tmp_path)
+    assert agentroute.runs(store)["status"].tolist() == ["ok"] * 5
+    calls = agentroute.tool_calls(store)
+    assert calls["tool_name"].tolist() == ["order_status", "refund", "refund", "refund", "warehouse_status"]
+    asked, approved, by_rule, failed = calls["result_text"].tolist()[1:]
+    assert "needs approval, and nobody can give it here" in asked
+    assert approved == "Order 4821 is refunded, 19.90 EUR."
+    assert "orders from 1000 on are refunded by the office" in by_rule
+    assert "TimeoutError: the warehouse does not answer" in failed
+    assert "nobody is there to answer" in shown(document, "%%agent support --as asked")
+    assert shown(document, "[(call.tool_name, call.status, call.result_text) for call in asked").endswith("[])")
+    assert shown(document, "[(call.tool_name, call.status, call.result_text) for call in approved").endswith("[4821])")
+    assert shown(document, "[(call.tool_name, call.result_text) for call in by_rule").endswith("[4821])")
 
 
 # ---- the cost analysis: what it finds is compared with the book that the played models have kept, `month.json` ----

@@ -17,7 +17,7 @@ from tests.ipython.kernels import Session
 from tests.ipython.shells import ShellNotebook
 
 NAMES = {"name": "FILLED", "x": "FILLED", "é": "FILLED"}
-PIECES = st.sampled_from(["{name}", "{{x}}", "{", "}", "{é}", "{ª}", "---", "\\---", "\n", " ", "\t", '"', "'", "\\", "--model", "-m", "a,", "=", "#", "%%agent", "?", "é", "😀", "\r", "\x0c", "\u2028"])
+PIECES = st.sampled_from(["{name}", "{{x}}", "{", "}", "{é}", "{²}", "{{²}}", "---", "\\---", "\n", " ", "\t", '"', "'", "\\", "--model", "-m", "a,", "=", "#", "%%agent", "?", "é", "😀", "\r", "\x0c", "\u2028"])
 TEXTS = st.lists(PIECES | st.characters(exclude_categories=["Cs"]), max_size=12).map("".join)
 IN_LINE = TEXTS.filter(lambda text: text.strip() and text.splitlines() == [text])
 IDENTIFIERS = st.sampled_from(["order_status", "refund", "é", "x"])

@@ -370,3 +370,11 @@ def test_importing_the_extension_loads_no_widgets(kernel: Session) -> None:
     kernel.run("%load_ext agentroute_ipython")
     names = "['anywidget', 'ipywidgets', 'pandas', 'agentroute_ipython.history_view', 'agentroute_ipython.usage_view']"
     assert kernel.run(f"import sys; print([name for name in {names} if name in sys.modules])").stdout == "[]\n"
+
+
+def test_the_table_answers_on_a_subshell_too(kernel: Session) -> None:
+    """As JupyterLab sends messages of widgets where the kernel has subshells: to a thread of their own."""
+    widget = shown(kernel)
+    kernel.send_comm(widget, {"method": "custom", "content": {"do": "filter", "form": {"agent": "a"}}}, kernel.create_subshell())
+    kernel.wait(lambda: widget.state["state"]["total"] == 30, 30, lambda: "no answer")
+    assert "agent: a" in kernel.run("print(view)").stdout

@@ -129,7 +129,6 @@ broken = Agent("broken", model="{model}", api_key=os.environ["AGENTROUTE_API_KEY
 CELLS = {
     "card": "%%agent leaky\nGo, {key}",
     "result": "_agent",
-    "printed result": "print(repr(_agent))",
     "agent": "leaky",
     "tool": "leaky.tools_map['leak']",
     "agents": "%agent list",
