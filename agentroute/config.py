@@ -4,107 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from .errors import ErrorConfig
+from .keys import VARIABLES, Secret, SecretLike, keys_in_use, without_keys
 
 __all__ = ["Config", "FoundKey", "Headers", "ProviderKind", "Secret", "SecretLike", "checked_url", "keys_in_use", "without_keys", "without_password"]
 
 ProviderKind = Literal["openrouter", "openai", "anthropic", "google"]
-
-_ENVIRONMENT: dict[str, tuple[str, ...]] = {
-    "openrouter": ("AGENTROUTE_API_KEY", "OPENROUTER_API_KEY"),
-    "openai": ("OPENAI_API_KEY",),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "google": ("GOOGLE_API_KEY",),
-}
-
-
-class SecretLike(Protocol):
-    """A key in somebody else's wrapping, such as pydantic's SecretStr."""
-
-    def get_secret_value(self) -> str: ...
-
-
-class Secret:
-    """A key that shows itself only when asked by `reveal()`: not in repr, str, format, pickles or tracebacks.
-
-    Raises:
-        ErrorConfig: the key holds characters that no HTTP header may carry; the message does not show it.
-    """
-
-    __slots__ = ("__weakref__", "_value")
-
-    def __init__(self, value: str | Secret | SecretLike) -> None:
-        self._value = ""
-        _living[id(self)] = self
-        if isinstance(value, Secret):
-            value = value.reveal()
-        elif not isinstance(value, type) and callable(getattr(value, "get_secret_value", None)):
-            value = value.get_secret_value()  # type: ignore[union-attr]
-        if not isinstance(value, str):
-            kind, value = type(value).__name__, ""
-            raise ErrorConfig(f"api_key must be a str, not {kind}")
-        self._value = value.strip()
-        if any(not "!" <= character <= "~" for character in self._value):
-            self._value = value = ""  # tracebacks may show local variables
-            raise ErrorConfig("api_key holds spaces, control or non-ASCII characters (not shown here); copy it again")
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._value))
-
-    def __repr__(self) -> str:
-        return "Secret(set)" if self._value else "Secret(empty)"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: keys do not go into files")
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
-
-    def __copy__(self) -> Secret:
-        return self
-
-
-_living: weakref.WeakValueDictionary[int, Secret] = weakref.WeakValueDictionary()
-SHORTEST_KEY = 12
-"""Characters: what is shorter may well be a word (`ollama` is Ollama's)."""
-
-
-def keys_in_use() -> set[str]:
-    """The keys this process holds: those of its models and of the environment."""
-    named = (os.environ.get(variable, "").strip() for variables in _ENVIRONMENT.values() for variable in variables)
-    held = (key for secret in list(_living.values()) for key in _keys_of(secret.reveal()))
-    return {key for key in (*named, *held) if len(key) >= SHORTEST_KEY}
-
-
-def _keys_of(secret: str) -> list[str]:
-    """The key that it is; of an address with a login, what in it may be a key: user, password, values of the query."""
-    if "://" not in secret:
-        return [secret]
-    logins = [part for login in re.findall(r"//([^/\s]+)@", secret) for part in login.split(":")]
-    parts = [*logins, *re.split("[?&#=]", secret)[1:]]
-    return [*parts, *map(unquote, parts)]
-
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
@@ -190,7 +101,7 @@ class Config:
         A file that cannot be read counts as none; `base_url` raises then.
         """
         found = []
-        for kind in _ENVIRONMENT:
+        for kind in VARIABLES:
             try:
                 for where, value in self._keys(kind):
                     found.append(FoundKey(kind, where, usable=_is_usable(value)))
@@ -200,7 +111,7 @@ class Config:
 
     def _keys(self, kind: str) -> Iterator[tuple[str, str]]:
         """Where a key for a provider is and what it is, the first to be used first. The file is read when it is come to."""
-        for variable in _ENVIRONMENT[kind]:
+        for variable in VARIABLES[kind]:
             if value := os.environ.get(variable, "").strip():
                 yield variable, value
         settings = self._settings()
@@ -255,20 +166,6 @@ class Config:
         raise ErrorConfig(f"{self.config_file} cannot be read ({problem}); mend it, or write it anew with `agentroute login`")
 
 
-def without_keys(text: str, keys: Iterable[str], *, begun: bool = True) -> str:
-    """The text with every key struck out, also where it is written with JSON escapes, or only `begun` (8 characters on)."""
-    keys = [key for key in keys if len(key) >= 4]
-    if "\\u" in text:
-        plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
-        text = plain if any(key[:8] in plain for key in keys) else text
-    for key in keys:
-        text = text.replace(key, "[key]")
-        while begun and len(key) > 8 and (at := text.find(key[:8])) >= 0:
-            length = next((n for n in range(len(key), 8, -1) if text.startswith(key[:n], at)), 8)
-            text = f"{text[:at]}[key]{text[at + length :]}"
-    return text
-
-
 def without_password(text: str) -> str:
     """The text with user, password and query left out of every URL in it: any of them may hold a key."""
     text = re.sub(r"//[^/\s]+@", "//…@", text)  # up to the last @ of the host part: a password may hold one
@@ -308,5 +205,5 @@ def _url_problem(url: Any) -> str | None:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in _ENVIRONMENT:
-        raise ErrorConfig(f"unknown provider kind {kind!r}; known: {', '.join(_ENVIRONMENT)}")
+    if kind not in VARIABLES:
+        raise ErrorConfig(f"unknown provider kind {kind!r}; known: {', '.join(VARIABLES)}")

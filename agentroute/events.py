@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .keys import keyless_repr, without_credentials
 from .message import Usage
 from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
 from .result import Result
@@ -71,7 +72,7 @@ class Event:
         return self._data
 
     def __repr__(self) -> str:
-        return f"Event(kind={self.kind!r}, data={self.data!r})"
+        return without_credentials(f"Event(kind={self.kind!r}, data={self.data!r})")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.kind, self.data) == (other.kind, other.data)
@@ -141,6 +142,7 @@ class TurnStart(_Typed):
     turn: int
 
 
+@keyless_repr
 @dataclass(slots=True, eq=False)
 class TextDelta(_Typed):
     """A piece of the answer's text."""
@@ -150,6 +152,7 @@ class TextDelta(_Typed):
     turn: int = 1
 
 
+@keyless_repr
 @dataclass(slots=True, eq=False)
 class ReasoningDelta(_Typed):
     """A piece of the model's reasoning, where the provider shows it."""
@@ -159,6 +162,7 @@ class ReasoningDelta(_Typed):
     turn: int = 1
 
 
+@keyless_repr
 @dataclass(slots=True, eq=False)
 class TurnEnd(_Typed):
     """The model has answered (or failed: `record.error_type`). `text` is the whole text of its answer."""

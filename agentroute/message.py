@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .displayed import Displayed
+from .keys import keyless_repr
 
 __all__ = [
     "Content",
@@ -53,6 +54,7 @@ def text_of(content: Any, *, describe: bool = False) -> str:
     return json.dumps(content, ensure_ascii=False, default=str)
 
 
+@keyless_repr
 @dataclass(frozen=True)
 class ToolCall:
     """A model's request to run a tool. `arguments` is the JSON text as the model wrote it, or the value it stands for."""
@@ -85,6 +87,7 @@ class ToolCall:
         )
 
 
+@keyless_repr
 @dataclass
 class Message:
     """One entry of a conversation.
@@ -283,6 +286,7 @@ class Usage(Displayed):
         self._cost, self.total_cost_usd = cost, float(cost)
 
 
+@keyless_repr
 @dataclass
 class LLMRequest:
     """One question to a model.
@@ -307,6 +311,7 @@ class LLMRequest:
     meter: Any = field(default=None, repr=False, compare=False)
 
 
+@keyless_repr
 @dataclass
 class LLMResponse:
     """One answer of a model.
@@ -332,6 +337,7 @@ class LLMResponse:
         return Message("assistant", self.content, tool_calls=list(self.tool_calls) or None, extra=dict(self.extra))
 
 
+@keyless_repr
 @dataclass
 class LLMChunk:
     """A piece of a streamed answer. The last one has `done=True` and carries the whole `response`."""

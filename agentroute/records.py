@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from .keys import keyless_repr
 from .message import text_of
 
 __all__ = ["MessageRecord", "Record", "RunRecord", "ScoreRecord", "ToolCallRecord", "TurnRecord", "columns", "kind_of"]
@@ -42,6 +43,7 @@ def kind_of(column: Field[Any]) -> tuple[str, bool]:
     return name, rest == "None"
 
 
+@keyless_repr
 @dataclass(kw_only=True)
 class RunRecord:
     """One prompt to its final answer. Key: run_id."""
@@ -77,6 +79,7 @@ class RunRecord:
     cell_id: str | None = column("The notebook's id of the cell.", group="where", default=None)
 
 
+@keyless_repr
 @dataclass(kw_only=True)
 class TurnRecord:
     """One model call of a run. Key: (run_id, turn_index)."""
@@ -102,6 +105,7 @@ class TurnRecord:
     error_type: str | None = column("Class of the error, when the call failed.", group="error", default=None)
 
 
+@keyless_repr
 @dataclass(kw_only=True)
 class ToolCallRecord:
     """One tool call. Key: (run_id, turn_index, call_index)."""
@@ -121,6 +125,7 @@ class ToolCallRecord:
     cost_saved_usd: float | None = column("What answers that were replayed inside the tool had cost; None when none was.", group="cost", unit="USD", default=None)
 
 
+@keyless_repr
 @dataclass(kw_only=True)
 class MessageRecord:
     """One message of a run's conversation. Key: (run_id, message_index)."""

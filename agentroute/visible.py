@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .keys import without_credentials
+
 __all__ = ["cut", "escaped", "one_line", "short_repr", "visible"]
 
 # Colours and other SGR sequences say nothing about the content. Everything else that moves a cursor, hides text or turns
@@ -50,9 +52,10 @@ def one_line(text: str, limit: int) -> str:
 
 
 def short_repr(value: object, limit: int) -> str:
-    """`repr(value)` as one visible line of about `limit` characters; of a value that cannot say it, its class. Never raises."""
+    """`repr(value)` as one visible line of about `limit` characters, without keys; of a value that cannot say it, its class. Never raises."""
+    enough = limit * 2 + 1_000  # a key that is cut in two there is not shown
     try:
-        text = repr(value[: limit * 2] if isinstance(value, str | bytes) else value)
+        text = without_credentials(repr(value[:enough] if isinstance(value, str | bytes) else value)[:enough])
     except Exception:
         text = f"<{type(value).__name__}>"
     return one_line(text, limit)

@@ -20,7 +20,7 @@ from .arguments import Options, closest, nearest
 if TYPE_CHECKING:
     from agentroute import Agent, MemorySQLite
 
-__all__ = ["Agents", "kind_of", "passes"]
+__all__ = ["Agents", "is_list_of_tools", "is_model", "is_tool", "is_type", "kind_of", "passes"]
 
 _BUILTIN_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, float, bool)}
 _PLAIN = ("instructions", "max_cost", "max_turns", "retries", "temperature", "max_tokens")
@@ -217,7 +217,7 @@ def _check(agent: Agent[Any]) -> None:
         _ = tool.params_schema
 
 
-def _is_model(value: object) -> bool:
+def is_model(value: object) -> bool:
     return hasattr(value, "complete_stream") and not isinstance(value, type)
 
 
@@ -231,18 +231,18 @@ def _model(word: str | None, names: Mapping[str, object]) -> Any:
         return None
     if word in names:
         value = names[word]
-        if not passes(_is_model, value) and not (issubclass(type(value), str) and str(value).strip()):
+        if not passes(is_model, value) and not (issubclass(type(value), str) and str(value).strip()):
             what = "an empty text" if issubclass(type(value), str) else kind_of(value)
             raise ErrorConfig(f"--model {word}: expected a Model, or a text that names one; the variable holds {what}")
         return value
     if word.isidentifier() and not any(map(str.isdigit, word)):
-        models = [name for name, value in names.items() if passes(_is_model, value)]
+        models = [name for name, value in names.items() if passes(is_model, value)]
         if meant := closest(word, models):
             raise ErrorConfig(f"no variable called {word} holds a Model; did you mean {meant}?")
     return word
 
 
-def _offered(value: object) -> bool:
+def is_tool(value: object) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
@@ -252,20 +252,20 @@ def _tools(words: Iterable[str] | None, names: Mapping[str, object]) -> list[Any
     tools: list[Any] = []
     for word in words:
         if word not in names:
-            known = [name for name, value in names.items() if passes(_offered, value) or passes(_is_list_of_tools, value)]
+            known = [name for name, value in names.items() if passes(is_tool, value) or passes(is_list_of_tools, value)]
             raise ErrorConfig(f"no function or Tool called {word} in the notebook{nearest(word, known)}")
         value = names[word]
-        if not passes(_offered, value) and not passes(_is_list_of_tools, value):
+        if not passes(is_tool, value) and not passes(is_list_of_tools, value):
             raise ErrorConfig(f"--tools {word}: expected a function, a Tool or a list of them; it is {kind_of(value)}")
         tools += [one for one in (value if isinstance(value, list | tuple) else [value]) if not any(one is t for t in tools)]
     return tools
 
 
-def _is_list_of_tools(value: object) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(_offered, value))
+def is_list_of_tools(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(is_tool, value))
 
 
-def _is_type(value: object) -> bool:
+def is_type(value: object) -> bool:
     return isinstance(value, type | types.UnionType) or typing.get_origin(value) is not None
 
 
@@ -273,10 +273,10 @@ def _output(word: str | None, names: Mapping[str, object]) -> Any:
     if word is None:
         return None
     if word not in names and word not in _BUILTIN_TYPES:
-        known = [name for name, value in names.items() if passes(_is_type, value)]
+        known = [name for name, value in names.items() if passes(is_type, value)]
         raise ErrorConfig(f"no type called {word} in the notebook{nearest(word, [*known, *_BUILTIN_TYPES])}")
     value = names.get(word, _BUILTIN_TYPES.get(word))
-    if not passes(_is_type, value):
+    if not passes(is_type, value):
         raise ErrorConfig(f"--output {word}: expected a type; it is {kind_of(value)}")
     return value
 

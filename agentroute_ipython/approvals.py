@@ -26,15 +26,15 @@ from agentroute.tools import Deny
 from .arguments import nearest
 from .asking import WaitingCell, waiting_cell
 from .formats import one_line
+from .modes import APPROVALS
 from .panels import ApprovalButtons, Spot, can_show_widgets, line_bundle, parent_now, question_bundle, question_text, verdict_line
 
 if TYPE_CHECKING:
     from agentroute.context import Context
     from agentroute.message import ToolCall
 
-__all__ = ["MODES", "Approver"]
+__all__ = ["Approver"]
 
-MODES = ("auto", "button", "input", "deny", "allow")
 MOST_ASKED = 3
 """How often a question is asked that is answered by nothing but Enter."""
 FIRST_WITH_CLICKS = (7, 4)
@@ -54,7 +54,7 @@ class Approver:
     """The approval handler of one cell: `agent.events(…, approve=approver.decide)`. To be made in the cell.
 
     Args:
-        mode: one of MODES.
+        mode: one of APPROVALS.
         can_click: the run is on the kernel's own loop, or in the background; that is where buttons can be answered.
 
     Raises:
@@ -62,8 +62,8 @@ class Approver:
     """
 
     def __init__(self, shell: Any, mode: str = "auto", *, can_click: bool) -> None:
-        if mode not in MODES:
-            raise ErrorConfig(f"approval must be one of {', '.join(MODES)}; got {mode!r:.80}{nearest(str(mode), MODES)}")
+        if mode not in APPROVALS:
+            raise ErrorConfig(f"approval must be one of {', '.join(APPROVALS)}; got {mode!r:.80}{nearest(str(mode), APPROVALS)}")
         self._shell, self._mode, self._can_click = shell, mode, can_click
         self._in_kernel = hasattr(shell, "kernel")
         self._is_attended = _is_attended(shell)

@@ -15,8 +15,10 @@ from typing import Any
 
 from agentroute.errors import ErrorConfig
 
+from .modes import APPROVALS
+
 __all__ = [
-    "APPROVALS", "FILTERS", "OPTIONS", "RESERVED", "Arguments", "Option", "Options", "closest", "nearest", "option_lines", "parse",
+    "BY_FLAG", "FILTERS", "OPTIONS", "RESERVED", "Arguments", "Line", "Option", "Options", "closest", "nearest", "option_lines", "parse",
     "parse_filters",
 ]  # fmt: skip
 
@@ -190,10 +192,6 @@ def _replay_mode(text: str) -> str:
     return _one_of(MODES, text)
 
 
-APPROVALS = ("auto", "button", "input", "deny", "allow")
-"""Who approves of calls that need approval: see the trait `approval`."""
-
-
 def _approval(text: str) -> str:
     return _one_of(APPROVALS, text)
 
@@ -247,7 +245,7 @@ FILTERS = (
 )  # fmt: skip
 """Which runs `%agent runs` and `%agent cost` are about; as the arguments of `agentroute.runs()`."""
 
-_BY_FLAG = {option.flag: option for option in OPTIONS} | {option.short: option for option in OPTIONS if option.short}
+BY_FLAG = {option.flag: option for option in OPTIONS} | {option.short: option for option in OPTIONS if option.short}
 
 
 def option_lines(options: Sequence[Option] = OPTIONS, indent: str = "    ") -> str:
@@ -257,7 +255,7 @@ def option_lines(options: Sequence[Option] = OPTIONS, indent: str = "    ") -> s
     return "\n".join(indent + head.ljust(width) + option.about for head, option in zip(heads, options, strict=True))
 
 
-class _Line:
+class Line:
     """What is left of a line, read word by word; quotes hold a word together, a backslash is a backslash."""
 
     def __init__(self, line: str, known: Mapping[str, Option]) -> None:
@@ -312,7 +310,7 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     Raises:
         ErrorConfig: a mistake; the message has at most two lines and the nearest right word.
     """
-    words, text = _Line(line, _BY_FLAG), ""
+    words, text = Line(line, BY_FLAG), ""
     names: tuple[str, ...] = ()
     found: dict[str, Any] = {}
     while words.rest:
@@ -350,7 +348,7 @@ def parse_filters(line: str) -> tuple[list[str], dict[str, Any]]:
     Raises:
         ErrorConfig: as `parse`.
     """
-    words, bare = _Line(line, {option.flag: option for option in FILTERS}), []
+    words, bare = Line(line, {option.flag: option for option in FILTERS}), []
     found: dict[str, Any] = {}
     while words.rest:
         if words.at_option:
@@ -389,12 +387,12 @@ def _agent_name(word: str) -> str:
     return word
 
 
-def _free_text(words: _Line) -> str:
+def _free_text(words: Line) -> str:
     """The rest of the line. An option in it was surely meant as one, so it is refused unless `--` comes before."""
     if words.rest == "--" or words.rest.startswith("-- "):
         return words.rest[2:].strip()
     for word in words.rest.split():
-        if word.partition("=")[0] in _BY_FLAG:
+        if word.partition("=")[0] in BY_FLAG:
             raise ErrorConfig(
                 f"{word} comes after the prompt; put options before it\n(a prompt that holds {word}: write -- before it)"
             )

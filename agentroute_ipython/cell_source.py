@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields, replace
 
 from agentroute.errors import ErrorConfig
 
-from .arguments import _BY_FLAG, OPTIONS, Arguments, Option, Options, _Line, parse
-from .interpolation import _BRACES
-from .magics import _halves, _trimmed, _unescaped, _with_instructions
-from .transform import _is_blank
+from .arguments import BY_FLAG, OPTIONS, Arguments, Line, Option, Options, parse
+from .cell_text import halves, trimmed, unescaped, with_instructions
+from .interpolation import BRACES
+from .transform import is_blank
 
 __all__ = ["Cell", "Given", "cell_text"]
 
@@ -55,7 +55,7 @@ class Cell:
         """None where the cell is no `%%agent` cell, or its magic is indented."""
         above = ""
         for line in source.splitlines(keepends=True):
-            if not _is_blank(line):
+            if not is_blank(line):
                 break
             above += line
         else:
@@ -86,7 +86,7 @@ class Cell:
         Raises:
             ErrorConfig: a mistake in the cell.
         """
-        return _with_instructions(self.parsed(fill).options, fill(self._text()))
+        return with_instructions(self.parsed(fill).options, fill(self._text()))
 
     @property
     def given(self) -> list[Given]:
@@ -96,7 +96,7 @@ class Cell:
             ErrorConfig: an option that is not known or has no value, a quote that is not closed.
         """
         line = self.line.rstrip()
-        words, found = _Line(line, _BY_FLAG), []
+        words, found = Line(line, BY_FLAG), []
         while words.rest:
             start = len(line) - len(words.rest)
             if words.at_option:
@@ -109,7 +109,7 @@ class Cell:
     @property
     def defines(self) -> bool:
         """Whether it (re)defines its agent whenever it is run."""
-        return self._has_define or bool(_halves(self._inside)[1])
+        return self._has_define or bool(halves(self._inside)[1])
 
     def values(self) -> dict[str, str]:
         """The settings the cell gives, by attribute of `Options`, as they are written: `{name}` is not filled in."""
@@ -131,7 +131,7 @@ class Cell:
         cell, instructions = self, changes.get("instructions")
         line = {name: text for name, text in changes.items() if name != "instructions"}
         if instructions is not None:
-            instructions = _trimmed(instructions)
+            instructions = trimmed(instructions)
             if "instructions" in {one.option.name for one in self.given}:
                 fits = instructions.splitlines() in ([], [instructions])
                 line["instructions"] = instructions if fits else ""
@@ -156,7 +156,7 @@ class Cell:
 
     def _text(self) -> str:
         """The instructions as text of the cell, with `\\---` read as `---`."""
-        return _trimmed(_unescaped(self._inside if self._has_define else _halves(self._inside)[0]))
+        return trimmed(unescaped(self._inside if self._has_define else halves(self._inside)[0]))
 
     def _body_with(self, instructions: str) -> str:
         text, inside = _escaped(instructions), self._inside
@@ -164,7 +164,7 @@ class Cell:
             lead, _, tail = _around(inside)
             new = lead + text + tail if text else ""
         else:
-            above, separator, below = _halves(inside)
+            above, separator, below = halves(inside)
             lead, old, tail = _around(above)
             if separator:
                 new = (lead + text + (tail if old else "\n") if text else "") + separator + below
@@ -183,10 +183,10 @@ def cell_text(name: str, options: Options) -> str:
     """
     given = {option.attribute: list(_texts(option, options)) for option in OPTIONS if option.attribute in SETTINGS}
     text = "".join(given.pop("instructions"))
-    if text.strip() and _trimmed(text) != text and text.splitlines() == [text]:
+    if text.strip() and trimmed(text) != text and text.splitlines() == [text]:
         given["instructions"], text = [text], ""
     words = [f"{option.flag} {_quoted(option, one)}" for option in OPTIONS for one in given.get(option.attribute, ())]
-    body = f"\n{_escaped(_trimmed(text))}" if text.strip() else ""
+    body = f"\n{_escaped(trimmed(text))}" if text.strip() else ""
     return f"%%agent {' '.join([name, *words, '--define'])}{body}"
 
 
@@ -214,7 +214,7 @@ def literal(text: str) -> str:
             return match[0]
         return "{" + match[0] + "}"
 
-    return _BRACES.sub(doubled, text)
+    return BRACES.sub(doubled, text)
 
 
 def _changed_line(line: str, given: list[Given], changes: Mapping[str, str]) -> str:
@@ -267,7 +267,7 @@ def _escaped(text: str) -> str:
 
 
 def _around(text: str) -> tuple[str, str, str]:
-    """Empty lines before, what `_trimmed` leaves, white space after."""
-    core = _trimmed(text)
+    """Empty lines before, what `trimmed` leaves, white space after."""
+    core = trimmed(text)
     start = len(text) - len(text.lstrip()) if not core else text.index(core)
     return text[:start], core, text[start + len(core) :]

@@ -72,7 +72,8 @@ def _completed(context: CompletionContext, magics: AgentMagics) -> dict[str, Any
     asked = asked_for(lines[: context.cursor_line], line[: context.cursor_position], line[context.cursor_position :])
     if asked is None:
         return {"completions": [], "suppress": False}
-    found = [SimpleCompletion(text, type=about) for text, about in offers(asked, magics)]
+    blank = "\u00a0" if hasattr(magics.shell, "kernel") else " "  # JupyterLab breaks what stands beside a word, and lines lie over each other
+    found = [SimpleCompletion(text, type=about.replace(" ", blank)) for text, about in offers(asked, magics)]
     return {
         "completions": found or _Nothing(),
         "matched_fragment": asked.fragment,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentroute.config import without_password
 from agentroute.errors import ErrorConfig
 
-from .agents import Agents, _is_list_of_tools, _is_model, _is_type, _offered, passes
+from .agents import Agents, is_list_of_tools, is_model, is_tool, is_type, passes
 from .arguments import Options
 from .cell_source import Cell, literal
 from .formats import one_line
@@ -83,7 +83,7 @@ def model_choices(names: Mapping[str, object], word: str | None) -> list[tuple[s
     """Models to choose from, each with price and context in words: the notebook's own, then those this machine knows of."""
     from agentroute.models.catalogue import models
 
-    own = [(name, "a variable of the notebook") for name, value in names.items() if passes(_is_model, value)]
+    own = [(name, "a variable of the notebook") for name, value in names.items() if passes(is_model, value)]
     default = [(word, "the notebook’s default")] if word else []
     return [*own, *default, *((entry.id, entry.about) for entry in models())]
 
@@ -96,7 +96,7 @@ def tool_choices(names: Mapping[str, object], chosen: list[str]) -> list[dict[st
     found = []
     for name, value in names.items():
         if not name.startswith("_") or name in chosen:
-            group = "own" if passes(_is_list_of_tools, value) else _group(value) if passes(_offered, value) else ""
+            group = "own" if passes(is_list_of_tools, value) else _group(value) if passes(is_tool, value) else ""
             if group or name in chosen:
                 found.append({"name": name, "about": _about(value), "group": group or "missing"})
     missing = [name for name in chosen if name not in names]
@@ -107,7 +107,7 @@ def tool_choices(names: Mapping[str, object], chosen: list[str]) -> list[dict[st
 
 def type_choices(names: Mapping[str, object]) -> list[str]:
     """Types that an answer can have."""
-    own = [name for name, value in names.items() if not name.startswith("_") and passes(_is_type, value)]
+    own = [name for name, value in names.items() if not name.startswith("_") and passes(is_type, value)]
     return [*own, "str", "int", "float", "bool"]
 
 

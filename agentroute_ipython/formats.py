@@ -11,8 +11,7 @@ import re
 import string
 
 from agentroute import visible as _plain
-from agentroute.config import keys_in_use
-from agentroute.keeping import without_credentials
+from agentroute.keys import START, keys_in_use, without_credentials
 
 __all__ = ["KeylessText", "call_text", "cut", "one_line", "unfinished", "visible"]
 
@@ -25,8 +24,8 @@ LONGEST_KEY = 400
 """Characters: so far back a key may have begun."""
 _UNFINISHED = re.compile(
     "(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u200c\u200d])\\Z"
-    f"|(?<![A-Za-z0-9])(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
-    f"|(?i:\\bauthorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|\\b(?:bearer|basic)\\s+){_TOKEN}*\\Z"
+    f"|{START}(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
+    f"|(?i:(?:\\b|{START})(?:authorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|(?:bearer|basic)\\s+)){_TOKEN}*\\Z"
 )
 _TOKEN_CHARACTERS = string.ascii_letters + string.digits + "+/=._~-"
 _START_OF_TOKEN = re.compile(f"{_TOKEN}{{1,{LONGEST_KEY}}}")

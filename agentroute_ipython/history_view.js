@@ -23,6 +23,8 @@ const CSS = `
 & thead button { border: 0; padding: 0 2px; color: inherit; }
 & thead [aria-sort] { color: var(--agr-text); font-weight: 600; }
 & .agr-steps :is(th, td):first-child { width: 1px; padding-inline-end: 0; }
+& .agr-run-row > .agr-wide { min-width: 12em; }
+& .agr-run-row > td:nth-child(5) { white-space: normal; }
 & tbody tr.agr-run-row:hover { background: var(--agr-soft); }
 & .agr-open { border: 0; padding: 0; text-align: start; white-space: normal; overflow-wrap: anywhere; unicode-bidi: isolate; }
 & .agr-open:hover { text-decoration: underline; background: none; }

@@ -16,12 +16,12 @@ from agentroute.errors import ErrorConfig
 
 from .agents import kind_of, passes
 
-__all__ = ["MAX_CHARACTERS", "interpolate"]
+__all__ = ["BRACES", "MAX_CHARACTERS", "interpolate"]
 
 MAX_CHARACTERS = 100_000
 """Longest text of one value; more is surely a mistake, and an expensive one."""
 
-_BRACES = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
+BRACES = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 _NOT_DATA = (ModuleType, FunctionType, BuiltinFunctionType, MethodType, type)
 
 
@@ -39,7 +39,7 @@ def interpolate(text: str, names: Mapping[str, object]) -> str:
             return "{" + literal + "}" if literal.isidentifier() else match[0]
         return _text_of(name, names[name]) if name in names else match[0]
 
-    return _BRACES.sub(fill, text)
+    return BRACES.sub(fill, text)
 
 
 def _text_of(name: str, value: object) -> str:

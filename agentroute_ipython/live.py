@@ -17,13 +17,13 @@ from agentroute.events import Event, ToolCallStart
 from .card import Card
 from .display import to_html, to_text
 from .lines import Lines
+from .modes import RENDERS
 
 if TYPE_CHECKING:
     from agentroute import Context, ToolCall
 
-__all__ = ["RENDER_MODES", "LiveView"]
+__all__ = ["LiveView"]
 
-RENDER_MODES = ("auto", "html", "text", "off")
 HEARTBEAT_S = 10.0
 """How long a running card may stay as it is; then `tick` draws it anew, so that its seconds go on while nothing happens.
 
@@ -65,8 +65,8 @@ class LiveView:
         cpu: Callable[[], float] = time.thread_time,
         rate_hz: float = 10,
     ) -> None:
-        if render not in RENDER_MODES:
-            raise ErrorConfig(f"render must be {', '.join(RENDER_MODES[:-1])} or {RENDER_MODES[-1]}; got {render!r:.80}")
+        if render not in RENDERS:
+            raise ErrorConfig(f"render must be {', '.join(RENDERS[:-1])} or {RENDERS[-1]}; got {render!r:.80}")
         self.card = self._new_card()
         shell = shell if shell is not None else _running_shell()
         silent = render == "off"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,9 +18,11 @@ from agentroute.errors import ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
-from .arguments import APPROVALS, Arguments, Options, nearest, parse
+from .arguments import Arguments, Options, nearest, parse
+from .cell_text import halves, trimmed, unescaped, with_instructions
 from .help_text import HELP
 from .interpolation import interpolate
+from .modes import APPROVALS, RECORDS, RENDERS
 from .place import Places
 from .project_settings import ProjectSettings, apply, read
 from .replaying import ReplayMode, error_text, replaying
@@ -38,13 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentMagics"]
 
-RECORDS = ("all", "metadata", "off")
-RENDERS = ("auto", "html", "text", "off")
 MOST_COMPARED = 12
 """Runs of one cell that are compared."""
 
-_SEPARATOR = re.compile(r"^---[ \t\r]*$", re.MULTILINE)
-_ESCAPED = re.compile(r"^\\(\\*---[ \t\r]*)$", re.MULTILINE)
 _HELP = ("--help", "-h")
 _ASKED = Callable[[], AsyncGenerator["Event", None]]
 
@@ -216,10 +213,10 @@ class AgentMagics(Magics):
             check_no_word(arguments.name, self.agents.known())
         text = arguments.text if cell is None else cell
         if arguments.define:
-            self._define(arguments, fill(_trimmed(text if cell is None else _unescaped(text))))
+            self._define(arguments, fill(trimmed(text if cell is None else unescaped(text))))
             return None
-        above, separator, below = map(_unescaped, _halves(text)) if cell is not None else ("", "", text)
-        instructions, prompt = fill(_trimmed(above)), fill(_trimmed(below))
+        above, separator, below = map(unescaped, halves(text)) if cell is not None else ("", "", text)
+        instructions, prompt = fill(trimmed(above)), fill(trimmed(below))
         if not prompt.strip():
             where = "after the name" if cell is None else "below the ---" if separator else "below the first line"
             hint = "\nTo define the agent without running it: --define" if separator else ""
@@ -227,7 +224,7 @@ class AgentMagics(Magics):
         if separator:
             if len(arguments.names) > 1:
                 raise ErrorConfig("text above a --- is the instructions of one agent, and the cell names several; define each in a cell of its own")
-            options = _with_instructions(arguments.options, instructions)
+            options = with_instructions(arguments.options, instructions)
             if arguments.models and arguments.name not in self.agents.known():
                 options = replace(options, model=options.model or arguments.models[0])
             self.agents.define(arguments.name, options)
@@ -329,7 +326,7 @@ class AgentMagics(Magics):
             raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
         if len(arguments.names) > 1:
             raise ErrorConfig(f"--define defines one agent, got {','.join(arguments.names)}; define each in a cell of its own")
-        agent = self.agents.define(arguments.name, _with_instructions(arguments.options, text))
+        agent = self.agents.define(arguments.name, with_instructions(arguments.options, text))
         tools = f", tools {', '.join(agent.tools_map)}" if agent.tools_map else ""
         print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
 
@@ -372,28 +369,3 @@ def _mistakes() -> Iterator[None]:
     else:
         return
     raise UsageError(message)
-
-
-def _halves(text: str) -> tuple[str, str, str]:
-    """What is above the first line that is `---`, that line, and what is below; all of it is below when there is none."""
-    found = _SEPARATOR.search(text)
-    return (text[: found.start()], found[0], text[found.end() :]) if found else ("", "", text)
-
-
-def _unescaped(text: str) -> str:
-    """With `\\---` at the start of a line read as `---`."""
-    return _ESCAPED.sub(r"\1", text)
-
-
-def _trimmed(text: str) -> str:
-    """Without empty lines at the start and white space at the end; the first line keeps its indentation."""
-    lines = text.splitlines(keepends=True)
-    while lines and not lines[0].strip():
-        lines.pop(0)
-    return "".join(lines).rstrip()
-
-
-def _with_instructions(options: Options, text: str) -> Options:
-    if text and options.instructions is not None:
-        raise ErrorConfig("the instructions are given twice: as --instructions and as text of the cell; leave one out")
-    return Options(instructions=text or None).over(options)

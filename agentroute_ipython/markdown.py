@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agentroute.keeping import without_credentials
+from agentroute.keys import without_credentials
 from agentroute.visible import visible
 
 from .escaping import LEFT, code, escaped, line, paragraphs

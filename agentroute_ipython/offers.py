@@ -10,7 +10,8 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .arguments import APPROVALS, RESERVED, Option
+from .arguments import RESERVED, Option
+from .modes import APPROVALS
 
 if TYPE_CHECKING:
     from .half_written import Asked

@@ -90,7 +90,7 @@ _PARTS = {
 & td > :has(> b[style]) { display: flex; height: 4px; margin-top: 2px; border-radius: 2px; background: var(--agr-soft); }
 & td b[style] { border-radius: 2px; background: var(--agr-dim); }
 & .agr-turn b[style] { background: var(--agr-busy); }
-& .agr-steps > table > * > tr > :last-child { min-width: 8em; }
+& .agr-steps > table:has(b[style]) > * > tr > :last-child { min-width: 8em; }
 """,
     "agr-busy": "& .agr-busy { color: var(--agr-busy); }",
     "agr-bad": "& .agr-bad { color: var(--agr-bad); } & tr:has(.agr-bad) b[style] { background: var(--agr-bad); }",

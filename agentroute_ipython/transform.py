@@ -14,7 +14,7 @@ from IPython.core.inputtransformer2 import EscapedCommand
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["AgentLine", "CellTransform"]
+__all__ = ["AgentLine", "CellTransform", "is_blank"]
 
 AWAITED = "await get_ipython().magics_manager.registry['AgentMagics'].agent_here"
 
@@ -29,7 +29,7 @@ class CellTransform:
         self._shell = shell
 
     def __call__(self, lines: list[str]) -> list[str]:
-        first = next((number for number, line in enumerate(lines) if not _is_blank(line)), len(lines))
+        first = next((number for number, line in enumerate(lines) if not is_blank(line)), len(lines))
         if first == len(lines):
             return lines
         head = lines[first].strip()
@@ -60,7 +60,7 @@ class AgentLine(EscapedCommand):
         return None
 
 
-def _is_blank(line: str) -> bool:
+def is_blank(line: str) -> bool:
     """Whether a line above the magic says nothing: it is empty, or a comment."""
     return not line.strip() or line.lstrip().startswith("#")
 

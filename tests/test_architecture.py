@@ -11,7 +11,7 @@ import agentroute
 
 ROOT = Path(agentroute.__file__).parent
 LEVELS = [
-    ["displayed", "errors", "message", "content", "figures", "visible", "records", "result_text", "events", "result"],
+    ["displayed", "errors", "keys", "message", "content", "figures", "visible", "records", "result_text", "events", "result"],
     ["_sse", "_decoding", "_threads", "config", "context", "definitions", "annotations", "problems", "prices", "budgets", "schema", "tools", "output", "calling", "history", "_sqlite", "_network_files", "_connection_pool", "_migrations", "keeping", "selection", "tables", "request_key",
      "memory.base", "memory.recall", "memory.ram", "memory.sqlite", "memory.tools", "memory", "models.base", "models.quirks", "models.refusals", "models.wire", "models.wire_request", "models.wire_errors"],
     ["_connections", "_http", "_portal", "models.cloud", "models.gguf", "models.weights", "models._local_server", "models.prompted_schema", "models.json_text", "models.prompted_tools",

@@ -135,6 +135,8 @@ def open_orders(customer: str) -> list:
 def pay_back(order_id: str, amount: float, reason: str) -> str:
     "Pays money back to the customer's card."
     return "paid back"
+
+%agent budget 0.05
 """
 # A made-up month, as most notebooks have none to show.
 MONTH = """
@@ -293,7 +295,7 @@ SCENES: list[tuple[str, list[str], Scene]] = [
     ("approval", [f"%%agent support --tools pay_back\n{BACK}"], scene_approval),
     ("background", [f"%%agent support --background --as report\n{REPORT}"], scene_background),
     ("diff", [f"%%agent letters --model {MODEL}\nYou write for Acme, formally.\n---\n{LATE}", f"%%agent letters\nYou write for Acme, warmly.\n---\n{LATE}", "%agent diff"], scene_diff),
-    ("usage", ["%agent budget 0.05\nagentroute_ipython.usage()"], scene_usage),
+    ("usage", ["agentroute_ipython.usage()"], scene_usage),
     ("history", [MONTH, "view = agentroute_ipython.history(month)\nview"], scene_history),
     ("edit", ["%agent edit support"], scene_edit),
     ("completion", ["%agent support --model claude-sonnet"], scene_completion),

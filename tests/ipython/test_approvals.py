@@ -16,8 +16,9 @@ from agentroute import Agent, Deny, ErrorConfig, Result, ToolCall, tool
 from agentroute.context import Context
 from agentroute.testing import ModelScripted
 from agentroute_ipython import approvals
-from agentroute_ipython.approvals import MODES, Approver
+from agentroute_ipython.approvals import Approver
 from agentroute_ipython.asking import waiting_cell
+from agentroute_ipython.modes import APPROVALS
 from agentroute_ipython.panels import line_bundle, question_bundle, question_text, verdict_line
 from tests.ipython.kernels import Cell, Outcome, Session, kernel_environment
 from tests.ipython.test_cells import Terminal
@@ -403,6 +404,6 @@ def test_terminal_asks_and_ctrl_c_at_the_prompt_stops_the_run(terminal: Terminal
 
 
 def test_modes_are_those_of_the_trait_and_the_option(session: Session) -> None:
-    for mode in MODES:
+    for mode in APPROVALS:
         assert session.run(f"%config AgentMagics.approval = {mode!r}").status == "ok"
     assert "allow" in session.run("%config AgentMagics.approval = 'alow'").text

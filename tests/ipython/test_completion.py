@@ -14,8 +14,9 @@ from agentroute.models import catalogue
 from agentroute.models.openrouter import kept_file
 from agentroute.testing import ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
-from agentroute_ipython.arguments import APPROVALS, FILTERS, OPTIONS, RESERVED
+from agentroute_ipython.arguments import FILTERS, OPTIONS, RESERVED
 from agentroute_ipython.completion import IDENTIFIER
+from agentroute_ipython.modes import APPROVALS
 from tests.ipython import kernels
 from tests.ipython.conftest import StartKernel
 from tests.ipython.versions import INSTALLED, OLDEST, KernelVersion
@@ -326,7 +327,7 @@ def test_a_kernel_completes_the_lines_of_the_magic(start_kernel: StartKernel, ve
     kernel.run(SETUP)
     assert completed(kernel, "%%agent sup|port --fresh\nHello")[:2] == (["support"], "sup")
     assert completed(kernel, "%%agent support --model qwen/qwen3-8b:f|\nHello") == (
-        ["qwen/qwen3-8b:free"], "qwen/qwen3-8b:f", {"qwen/qwen3-8b:free": "free, 41k"},
+        ["qwen/qwen3-8b:free"], "qwen/qwen3-8b:f", {"qwen/qwen3-8b:free": "free,\u00a041k"},
     )  # fmt: skip
     assert completed(kernel, "é = 'ü😀'\n%agent support --models openai/gpt-4.1-mini,claude-s|")[:2] == (["anthropic/claude-sonnet-4"], "claude-s")
     assert completed(kernel, "%%agent support --max-cost |")[0] == []
