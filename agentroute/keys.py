@@ -7,7 +7,7 @@ import os
 import re
 import weakref
 from base64 import b64decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
@@ -93,29 +93,30 @@ SHORTEST_PART = 4
 
 def keys_in_use() -> set[str]:
     """The keys this process holds: those of its models and of the environment."""
-    found = {key for secret in list(_living.values()) for key in _keys_of(secret.reveal())}
-    found.update(_named())
+    found = set(_keys_of_environment())
+    for secret in list(_living.values()):
+        found.update(_keys_of(secret.reveal()))
     return {key for key in found if len(key) >= SHORTEST_KEY}
 
 
-_NAMES = [variable for variables in VARIABLES.values() for variable in variables]
+_NAMES = tuple(variable for variables in VARIABLES.values() for variable in variables)
+_INNER: tuple[str | bytes, ...] = _NAMES if os.name == "nt" else tuple(os.fsencode(name) for name in _NAMES)
+_known: tuple[tuple[Any, ...], tuple[str, ...]] = (), ()
+"""The values of these variables, and the keys in them, when somebody asked last."""
 
 
-def _named() -> Iterator[str]:
-    """Keys of the environment, as it is now: each text that is shown asks for them.
-
-    `os.environ` takes some microseconds for each variable, most for one that is not set, so its own dictionary is asked, where it has one.
-    """
+def _keys_of_environment() -> tuple[str, ...]:
+    """As it is now. Each text that is shown asks, so the dictionary inside `os.environ` is, where there is one: the outer one
+    takes some microseconds for each variable, most for one that is not set."""
+    global _known
     environment: Any = os.environ
-    raw = getattr(environment, "_data", None)
-    if not isinstance(raw, dict):
-        raw = environment
-    for name, encoded in zip(_NAMES, _ENCODED, strict=True):
-        if value := raw.get(name if raw is environment else encoded):
-            yield (value if isinstance(value, str) else os.fsdecode(value)).strip()
-
-
-_ENCODED: list[Any] = [getattr(os.environ, "encodekey", str)(name) for name in _NAMES]
+    inner = getattr(environment, "_data", None)
+    values = tuple(map(inner.get, _INNER)) if isinstance(inner, dict) else tuple(map(environment.get, _NAMES))
+    known = _known
+    if values != known[0]:
+        texts = (os.fsdecode(value) for value in values if value)
+        _known = known = values, tuple(text.strip() for text in texts)
+    return known[1]
 
 
 def _keys_of(secret: str) -> list[str]:
@@ -145,7 +146,7 @@ _MADE = (
     r"(?:gsk_|xai-|pplx-|hf_|gh[opsur]_)[A-Za-z0-9]{18,}|glpat-[-_A-Za-z0-9]{18,}|github_pat_\w{22,}|AIza[-_A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16}"
     r"|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|sk_[0-9a-f]{40,}|[sp]k-lf-[0-9a-f-]{36}|sk-[-_A-Za-z0-9]{18,}"
 )
-START = r"(?:(?<![A-Za-z0-9])|(?<=\\[abfnrtv])|(?<=\\x[0-9a-fA-F]{2})|(?<=\\u[0-9a-fA-F]{4}))"
+START = r"(?:(?<![A-Za-z0-9])|(?<=\\[abfnrtv])|(?<=\\x[0-9a-fA-F]{2})|(?<=\\u[0-9a-fA-F]{4})|(?<=\\U[0-9a-fA-F]{8}))"
 """Pattern of where a word begins, also behind a character written as an escape, as JSON and `repr` write line ends."""
 _HEADER = r"""authorization\\*["']?\s*[:=]\s*\\*["']?(?:(?:bearer|basic|token)\s+)?|bearer\s+|basic\s+"""
 _CREDENTIAL = rf"{START}(?P<made>{_MADE})|(?i:(?:\b|{START})(?P<head>{_HEADER}))(?P<token>[A-Za-z0-9+/=._~-]{{12,}})"
@@ -236,6 +237,10 @@ _Class = TypeVar("_Class", bound=type)
 
 def keyless_repr(kind: _Class) -> _Class:
     """The class, whose `repr` shows no keys. What its fields say stays as it is."""
-    shown = kind.__repr__
-    kind.__repr__ = lambda value: without_credentials(shown(value))  # type: ignore[assignment, method-assign]
+    shown: Any = kind.__repr__
+
+    def __repr__(self: object) -> str:
+        return without_credentials(shown(self))
+
+    setattr(kind, "__repr__", __repr__)  # noqa: B010
     return kind

@@ -9,14 +9,26 @@ from .keys import without_credentials
 __all__ = ["cut", "escaped", "one_line", "short_repr", "visible"]
 
 # Colours and other SGR sequences say nothing about the content. Everything else that moves a cursor, hides text or turns
-# its direction is shown as the escape a programmer would write. Joiners stay inside scripts and emoji that need them.
+# its direction is shown as the escape a programmer would write: what Unicode calls Default_Ignorable_Code_Point
+# (DerivedCoreProperties.txt of Unicode 16) among it. Joiners stay inside scripts and emoji that need them, and so does one
+# selector behind an emoji, an ideograph or a Mongolian letter; more of them are no writing, and can carry any hidden data.
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _MARK = re.compile("[\u061c\u200e\u200f]")
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
-    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
+_EMOJI = "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+_IDEOGRAPH = "\u3001-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_ALWAYS = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b\u2028-\u202e\u2060-\u206f\u3164\ufe03-\ufe0d\ufeff\uffa0"
+    "\ufff0-\ufffb\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
+_SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe02\ufe0e\ufe0f\U000e0100-\U000e01ef"
+_JOINED = f"[^\x00-\x7f\u200c\u200d{_ALWAYS}{_SELECTORS}]"
+_SUSPECT = re.compile(f"[{_ALWAYS}{_SELECTORS}\u200c\u200d]")
+_HIDDEN = re.compile(
+    f"[{_ALWAYS}]|(?<!{_JOINED})(?<![{_EMOJI}]\ufe0f)[\u200c\u200d]|[\u200c\u200d](?!{_JOINED})"
+    f"|(?<![#*0-9{_EMOJI}])[\ufe0e\ufe0f]|(?<=[#*0-9])[\ufe0e\ufe0f](?!\u20e3)"
+    f"|(?<![{_IDEOGRAPH}\u2200-\u22ff\uff00-\uff1f])[\ufe00-\ufe02]|(?<![{_IDEOGRAPH}])[\U000e0100-\U000e01ef]|(?<![\u1820-\u18aa])[\u180b-\u180d\u180f]"
+)
+"""Looked at only where `_SUSPECT`, which is four times faster, has found something."""
 
 
 def escaped(character: str) -> str:
@@ -28,13 +40,18 @@ def escaped(character: str) -> str:
 def visible(text: str) -> str:
     """`text` with nothing in it that a reader cannot see.
 
-    Line ends become `\\n`, colour sequences vanish, control, zero-width, tag and bidirectional-override characters and
-    half surrogates are written out (`\\x1b`, `\\u202e`). Left-to-right and right-to-left marks are left out.
+    Line ends become `\\n`, colour sequences vanish. Written out (`\\x1b`, `\\u202e`) are control, invisible, tag and
+    bidirectional-override characters, half surrogates, and variation selectors behind nothing that has variants.
+    Left-to-right and right-to-left marks are left out.
     """
     if text.isascii() and text.isprintable():
         return text
     text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    return _HIDDEN.sub(lambda match: escaped(match[0]), _MARK.sub("", text))
+    return _SUSPECT.sub(_written, _MARK.sub("", text))
+
+
+def _written(found: re.Match[str]) -> str:
+    return escaped(found[0]) if _HIDDEN.match(found.string, found.start()) else found[0]
 
 
 def cut(text: str, limit: int) -> tuple[str, int, str]:

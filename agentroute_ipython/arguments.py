@@ -167,10 +167,18 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _model_list(text: str) -> tuple[str, ...]:
-    models = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    models = tuple(name.strip() for name in text.split(",") if name.strip())
     if not models:
         raise ErrorConfig("needs models, such as openai/gpt-4.1,anthropic/claude-sonnet-4; got none")
-    return models
+    return _different(models)
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is compared; the same one twice is surely a slip."""
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise ErrorConfig(f"names {_cut(twice)} twice; to ask it twice: -n 2")
+    return names
 
 
 def _tag(text: str) -> tuple[tuple[str, str], ...]:
@@ -375,7 +383,7 @@ def _agent_names(words: str) -> tuple[str, ...]:
     names = [word.strip() for word in words.split(",")]
     if len(names) > 1 and not all(names):
         raise ErrorConfig(f"needs names with a comma between each two, such as support,critic; got {_cut(words)}")
-    return tuple(dict.fromkeys(map(_agent_name, names)))
+    return _different(tuple(map(_agent_name, names)))
 
 
 def _agent_name(word: str) -> str:

@@ -393,7 +393,7 @@ def to_text(cards: Cards) -> str:
         body = card_text(card) if like is None else f"(same answer as {one_line(cards.labels[like], 80)})\n{usage_line(card)}"
         parts.append(f"--- {one_line(cards.labels[index], 80)}\n{body}\n")
     if not cards.ended:
-        return "\n".join([*parts, compared.state_words()])
+        return "\n".join([*parts, one_line(compared.state_words(), 600)])
     rows = [[one_line(cell, 60) for cell in row] for row in compared.rows()]
     table = Table(rows, tuple(head.lower() for head in _HEADS), (2, 3, 4, 5))
-    return "\n".join([*parts, repr(table), "", compared.total_words()])
+    return "\n".join([*parts, repr(table), "", one_line(compared.total_words(), 800)])

@@ -112,7 +112,7 @@ def _source(name: str, value: object, magics: AgentMagics) -> str:
     if magics.config.get("AgentMagics", {}).get(name, _MISSING) == value:
         return "%config"
     if name in magics.project.values and magics.project.values[name] == value:
-        return str(magics.project.path)
+        return one_line(str(magics.project.path), 300)
     if name == "replay" and os.environ.get("AGENTROUTE_REPLAY", "").strip().lower() == value:
         return "$AGENTROUTE_REPLAY"
     usual: object = magics.traits()[name].default_value
@@ -127,7 +127,7 @@ def _configuration_files(shell: Any) -> str:
     while owner is not None and not files:
         files = list(getattr(owner, "loaded_config_files", ()))
         owner = getattr(owner, "parent", None)
-    return ", ".join(map(str, files)) or "configuration of IPython"
+    return one_line(", ".join(map(str, files)), 300) or "configuration of IPython"
 
 
 def _recording(magics: AgentMagics) -> str:
@@ -136,7 +136,7 @@ def _recording(magics: AgentMagics) -> str:
         return "nothing is recorded"
     path = getattr(store, "path", None)
     where = str(path) if isinstance(path, Path) else type(store).__name__
-    return f"{magics.record} of each run, in {where}"
+    return f"{magics.record} of each run, in {one_line(where, 300)}"
 
 
 def _model_list() -> str:

@@ -14,6 +14,7 @@ from .arguments import Options
 from .cell_source import Cell, literal
 from .formats import one_line
 from .interpolation import interpolate
+from .tables import shortened
 
 if TYPE_CHECKING:
     from agentroute import Agent
@@ -70,13 +71,13 @@ def agent_values(agent: Agent[Any], names: Mapping[str, object]) -> dict[str, st
 
 def nameless_tools(agent: Agent[Any], names: Mapping[str, object]) -> list[str]:
     """Tools of an Agent that no variable of the notebook holds."""
-    return [tool.name for tool in agent.tools if _name_of(tool, names) is None]
+    return [one_line(tool.name, 60) for tool in agent.tools if _name_of(tool, names) is None]
 
 
 def placeholders(agent: Agent[Any], values: Mapping[str, str], names: Mapping[str, object]) -> dict[str, str]:
     """What holds where the cell says nothing: what another cell has said, or the default."""
     known = agent_values(agent, names)
-    return {name: known.get(name) or _UNSET.get(name, "") for name in FIELDS if name not in values and name != "tools"}
+    return {name: shortened(known.get(name) or _UNSET.get(name, "")) for name in FIELDS if name not in values and name != "tools"}
 
 
 def model_choices(names: Mapping[str, object], word: str | None) -> list[tuple[str, str]]:
@@ -84,7 +85,7 @@ def model_choices(names: Mapping[str, object], word: str | None) -> list[tuple[s
     from agentroute.models.catalogue import models
 
     own = [(name, "a variable of the notebook") for name, value in names.items() if passes(is_model, value)]
-    default = [(word, "the notebook’s default")] if word else []
+    default = [(word, "the notebook’s default")] if word and one_line(word, 200) == word else []  # it may be a project's, and would be picked unseen
     return [*own, *default, *((entry.id, entry.about) for entry in models())]
 
 

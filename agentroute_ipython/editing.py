@@ -124,7 +124,7 @@ class Form:
         if given.held is not None and (nameless := nameless_tools(given.held, given.names)):
             hints["tools"] = f"It also has {', '.join(nameless)}, which no variable holds; a choice here replaces all its tools."
         elif "tools" not in values and agent.tools:
-            hints["tools"] = f"From another cell: {', '.join(agent.tools_map)}. A choice here replaces them."
+            hints["tools"] = f"From another cell: {one_line(', '.join(agent.tools_map), 400)}. A choice here replaces them."
         return {
             "kind": "form", "name": self.name, "values": {**dict.fromkeys(FIELDS, ""), **values}, "hints": hints, "chosen": chosen,
             "tools": tool_choices(given.names, chosen), "models": model_choices(given.names, self._magics.model),
@@ -157,6 +157,8 @@ class Form:
             answer = answers[content["kind"]](content)
         except ErrorConfig as error:
             answer = {"kind": "problems", "errors": {"": str(error)}}
+        if answer and "errors" in answer:
+            answer["errors"] = {name: one_line(text, 600) for name, text in answer["errors"].items()}
         if answer:
             self._widget.send({**answer, "view": content.get("view")})
 

@@ -23,7 +23,7 @@ _TOKEN = "[A-Za-z0-9+/=._~-]"
 LONGEST_KEY = 400
 """Characters: so far back a key may have begun."""
 _UNFINISHED = re.compile(
-    "(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u200c\u200d])\\Z"
+    "(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef])\\Z"
     f"|{START}(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
     f"|(?i:(?:\\b|{START})(?:authorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|(?:bearer|basic)\\s+)){_TOKEN}*\\Z"
 )

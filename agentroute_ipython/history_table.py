@@ -27,6 +27,8 @@ PAGE = 50
 """Rows in the browser."""
 CHOICES = 100
 """Names of agents, models and tags that are offered; others are typed in Python."""
+LABEL = 100
+"""Characters of a name that is offered."""
 ORDERS: Final = {
     "started_at": "start", "agent_name": "agent", "request_model": "model", "status": "status", "n_turns": "turns", "input_tokens": "tokens in",
     "output_tokens": "tokens out", "cost_usd": "cost", "duration_s": "seconds",
@@ -59,7 +61,8 @@ class HistoryTable:
         self._order: list[str] | None = None
         self._selected: dict[str, None] = {}
         self._found: tuple[object, Selection, int] | None = None
-        self._choices: dict[str, list[str]] = {}
+        self._choices: dict[str, list[tuple[str, str]]] = {}
+        """By filter: values, each with what is shown of it."""
         self._read()
         self._read_choices()
 
@@ -211,7 +214,8 @@ class HistoryTable:
 
     def _read_choices(self) -> None:
         names = {name: self.store.run_values(column, CHOICES) for name, column in (("agent", "agent_name"), ("model", "request_model"))}
-        self._choices = {**names, "tag": _pairs(self.store.run_values("tags", CHOICES))}
+        names["tag"] = [pair for pair in _pairs(self.store.run_values("tags", CHOICES)) if one_line(pair, LABEL) == pair]  # typed as they are shown
+        self._choices = {name: [(value, one_line(value, LABEL)) for value in values] for name, values in names.items()}
 
     def _stay_inside(self) -> None:
         self._page = min(max(self._page, 0), max(0, (self._total - 1) // PAGE))

@@ -45,7 +45,7 @@ const FIELDS = [
   ["text", "Text in prompt or answer", "a word", "agr-broad"], ["agent", "Agent", "all"], ["model", "Model", "all"], ["status", "Status", "all"],
   ["tag", "Tag", "name=value"], ["since", "Since", "7d"], ["until", "Until", "2026-11-01"],
 ];
-const CHOSEN = { agent: null, model: null, status: ["ok", "error", "interrupted"] };
+const CHOSEN = { agent: null, model: null, status: ["ok", "error", "interrupted"].map(word => [word, word]) };
 const TYPING_MS = 500, PATIENCE_MS = 300, BUSY_MS = 4000;
 
 function make(name, attributes = {}, ...inside) {
@@ -93,10 +93,11 @@ function controls(send, key) {
       const fixed = state.fixed[name];
       const value = fixed ?? state.form[name];
       if (name in CHOSEN) {
-        const names = new Set([...(CHOSEN[name] ?? state.choices[name] ?? []), ...(value ? [value] : [])]);
-        field.replaceChildren(make("option", { value: "" }, "all"), ...[...names].map(one => make("option", { value: one }, one)));
+        const labels = new Map(CHOSEN[name] ?? state.choices[name] ?? []);
+        if (value && !labels.has(value)) labels.set(value, value);
+        field.replaceChildren(make("option", { value: "" }, "all"), ...[...labels].map(([one, label]) => make("option", { value: one }, label)));
       }
-      if (name === "tag") bar.querySelector("datalist").replaceChildren(...(state.choices.tag ?? []).map(one => make("option", { value: one })));
+      if (name === "tag") bar.querySelector("datalist").replaceChildren(...(state.choices.tag ?? []).map(([one]) => make("option", { value: one })));
       if (field !== field.getRootNode().activeElement || name in CHOSEN) field.value = value;
       field.disabled = fixed !== undefined;
     }

@@ -98,7 +98,7 @@ class Lines:
         text, self._held = text[:cut], text[cut:]
         if not text:
             return
-        before = self._last if self._last.isprintable() else ""
+        before = self._last if self._last.isprintable() and visible(self._last) == self._last else ""
         self._write(visible(before + text)[len(before) :])
         self._last, self._answered = text[-1], True
 

@@ -27,7 +27,7 @@ from .place import Places
 from .project_settings import ProjectSettings, apply, read
 from .replaying import ReplayMode, error_text, replaying
 from .transform import AWAITED, CellTransform
-from .words import check_no_word, do_word
+from .words import check_is_agent, do_word
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -210,7 +210,8 @@ class AgentMagics(Magics):
             raise ErrorConfig(f"which agent? %%agent NAME{self.agents.listed()}")
         self._check(arguments)
         if cell is None and not (arguments.define or arguments.options.model or arguments.models):
-            check_no_word(arguments.name, self.agents.known())
+            for name in arguments.names:
+                check_is_agent(name, self.agents.known())
         text = arguments.text if cell is None else cell
         if arguments.define:
             self._define(arguments, fill(trimmed(text if cell is None else unescaped(text))))

@@ -32,6 +32,8 @@ PIECE = 3_000
 """Characters of a paragraph that are read as one; of a longer one each part is a paragraph."""
 COLUMNS = 60
 """A text with more bars in a line has no tables: a table costs its rows times its columns."""
+BRACKETS = 200
+"""Words with more opening brackets are shown as text: each may begin a link, and costs as much as `DEPTH` other characters."""
 GROWTH = 20
 """How many times longer than its text the HTML of a block may be; one that grows more is shown as text."""
 
@@ -222,16 +224,19 @@ class _Reader:
 
     def _inline(self, words: str) -> str:
         if (known := self._known.get(words)) is None:
-            assert self._md is not None
-            tokens: list[Token] = []
-            self._md.inline.parse(words, self._md, self._env, tokens)
-            said = _said(tokens) + "".join(f" {target}" for token in tokens for target in token.attrs.values())
-            struck = without_credentials(said)  # a key that the marks of Markdown, or its escapes, have cut into pieces
-            known = _words(tokens) if struck == said else escaped(visible(struck))
+            known = self._read(words) if words.count("[") <= BRACKETS else "<br>".join(escaped(visible(row)) for row in words.split("\n"))
             if len(self._known) > 500:
                 self._known.clear()
             self._known[words] = known
         return known
+
+    def _read(self, words: str) -> str:
+        assert self._md is not None
+        tokens: list[Token] = []
+        self._md.inline.parse(words, self._md, self._env, tokens)
+        said = _said(tokens) + "".join(f" {target}" for token in tokens for target in token.attrs.values())
+        struck = without_credentials(said)  # a key that the marks of Markdown, or its escapes, have cut into pieces
+        return _words(tokens) if struck == said else escaped(visible(struck))
 
 
 def _groups(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:

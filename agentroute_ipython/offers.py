@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .arguments import RESERVED, Option
+from .formats import one_line
 from .modes import APPROVALS
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _models(asked: Asked, magics: AgentMagics) -> Iterator[Offer]:
         if _has(value, "complete_stream"):
             yield name, "a Model of the notebook"
         elif type(value) is str and (value in ids or value.startswith(("local/", "ollama/"))):
-            yield name, value
+            yield name, one_line(value, 100)
     for weights in CATALOGUE.values():
         yield f"local/{weights.name}", "free, on this machine" if weights.here else f"free; agentroute local pull {weights.name}"
     yield "ollama/", "free; a model of Ollama"
@@ -197,7 +198,8 @@ def _histories(asked: Asked, magics: AgentMagics) -> list[Offer]:
 def _tags(asked: Asked, magics: AgentMagics) -> list[Offer]:
     """Those of the agents that cells have defined."""
     defined = (magics.agents.written(name) for name in magics.agents.known())
-    return [(f"{name}={value}", "tag") for options in defined if options for name, value in options.tag or ()]
+    pairs = [f"{name}={value}" for options in defined if options for name, value in options.tag or ()]
+    return [(pair, "tag") for pair in pairs if one_line(pair, 200) == pair]
 
 
 def _replays(asked: Asked, magics: AgentMagics) -> Iterable[Offer]:

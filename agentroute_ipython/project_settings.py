@@ -103,8 +103,10 @@ def apply(project: ProjectSettings, magics: AgentMagics) -> None:
                 setattr(magics, name, value)
             except TraitError as error:
                 raise ErrorConfig(f"{project.path}: [tool.agentroute] {error}") from None
+    if project.not_taken:
+        from .formats import one_line
     for sentence in project.not_taken:
-        print(f"agentroute: {sentence}", file=sys.stderr)
+        print(f"agentroute: {one_line(sentence, 600)}", file=sys.stderr)
 
 
 def _is_said(name: str, magics: AgentMagics) -> bool:

@@ -13,8 +13,9 @@ from agentroute.figures import cost_text, plural
 from agentroute.message import Usage
 from agentroute.result import Result
 from agentroute.tools import Tool
-from agentroute.visible import one_line, short_repr, visible
+from agentroute.visible import short_repr
 
+from .formats import one_line, visible
 from .tables import Table, settings_table, shortened
 
 __all__ = ["bundle"]
@@ -59,7 +60,7 @@ def _agent(agent: Agent[Any]) -> dict[str, str]:
 
 
 def _tool(tool: Tool) -> dict[str, str]:
-    about = [("tool", tool.name), ("description", shortened(tool.description))]
+    about = [("tool", one_line(tool.name, _TEXT)), ("description", shortened(tool.description))]
     if tool.needs_approval:
         about.append(("needs approval", "yes" if tool.needs_approval is True else "where its own function says so"))
     if tool.timeout is not None:

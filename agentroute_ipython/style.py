@@ -2,6 +2,10 @@
 
 Colours are the page's own: JupyterLab's variables, else VS Code's, else mixed from the colour of the text. `&` stands for
 `.agr.agr`, which outweighs what JupyterLab says about tables in outputs; for code it takes one `.agr` more.
+
+Every sheet that comes or goes makes the browser look at all elements of the page again that its rules may be about. Hence a
+card that has ended and is out of sight is not drawn, in JupyterLab (`content-visibility`), so that a new card costs as much
+in a long notebook as in a short one. One that runs is: each redraw is a new element, whose size would not be known.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ _SOURCE = """
   color: var(--agr-text);
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; unicode-bidi: isolate;
 }
+.jp-OutputArea .agr:not(.agr-running, .agr-live) { content-visibility: auto; contain-intrinsic-size: auto 16em; }
 &.agr-failed .agr-state { color: var(--agr-bad); }
 &.agr-done .agr-state { color: var(--agr-good); }
 &.agr-running .agr-state { color: var(--agr-busy); }
@@ -35,9 +40,9 @@ _SOURCE = """
 & .agr-answer > :last-child { margin: 0; }
 & .agr-answer summary { color: var(--agr-dim); margin-bottom: .7em; }
 & .agr-run { font-size: .9em; }
-& .agr-run > :where(:first-child) { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
+& .agr-run > :first-child { padding: 8px 18px; color: var(--agr-dim); background: var(--agr-soft); line-height: 1.5; }
 & .agr-run > :where(:first-child) b { color: var(--agr-text); }
-& .agr-run > :where(:first-child) > span { white-space: nowrap; }
+& .agr-run > :first-child > span { white-space: nowrap; }
 & summary { cursor: pointer; }
 & b { font-weight: 600; }
 & .agr-steps { overflow-x: auto; border-top: 1px solid var(--agr-line); padding: 4px 0 8px; }

@@ -62,10 +62,10 @@ def agents_table(agents: Mapping[str, tuple[Agent[Any] | ErrorConfig, str]]) -> 
     rows = []
     for name, (agent, where) in agents.items():
         if isinstance(agent, Exception):
-            rows.append((name, "", "", one_line(str(agent), 80), where))
+            rows.append((one_line(name, 60), "", "", one_line(str(agent), 80), where))
         else:
             about = one_line(agent.instructions or agent.description or "", 60)
-            rows.append((name, model_text(agent), one_line(", ".join(agent.tools_map), 60), about, where))
+            rows.append((one_line(name, 60), model_text(agent), one_line(", ".join(agent.tools_map), 60), about, where))
     return Table(rows, ("agent", "model", "tools", "instructions", "defined by"))
 
 
@@ -73,7 +73,7 @@ def settings_table(agent: Agent[Any], where: str | None = None) -> Table:
     """One row a setting that is set; `where` says by what it was defined."""
     rows = [("agent", one_line(agent.name, 120)), *([("defined by", where)] if where else []), ("model", model_text(agent))]
     if agent.base_url:
-        rows.append(("base_url", without_password(agent.base_url)))
+        rows.append(("base_url", without_password(one_line(agent.base_url, 300))))
     for setting in _SETTINGS:
         value = agent.tools_map if setting == "tools" else getattr(agent, setting)
         if value is not None and value != {} and (setting != "record" or not value):

@@ -16,7 +16,7 @@ from .help_text import HELP
 if TYPE_CHECKING:
     from .magics import AgentMagics
 
-__all__ = ["check_no_word", "do_word"]
+__all__ = ["check_is_agent", "do_word"]
 
 _HELP = ("help", "--help", "-h")
 
@@ -41,14 +41,19 @@ def do_word(magics: AgentMagics, line: str) -> bool:
     return True
 
 
-def check_no_word(name: str, agents: Sequence[str]) -> None:
-    """Refuses the name of an agent that is not there and much like a word of `%agent`.
+def check_is_agent(name: str, agents: Sequence[str]) -> None:
+    """Refuses a line whose first word is no agent: it may well be meant for the magic itself, and a request costs money.
 
     Raises:
-        ErrorConfig: it is; the message names the word.
+        ErrorConfig: it is none; the message says what was meant, as far as one can tell.
     """
-    if name not in agents and (meant := closest(name, RESERVED, 0.75)):
-        raise ErrorConfig(f"no agent called {name}; did you mean %agent {meant}? A new agent of that name needs --model")
+    if name in agents:
+        return
+    if name in _ELSEWHERE:
+        raise ErrorConfig(f"no agent called {name}; {_ELSEWHERE[name]}")
+    known = f"; did you mean {agent}?" if (agent := closest(name, agents)) else ""
+    word = f"; did you mean %agent {meant}?" if not known and (meant := closest(name, RESERVED, 0.75)) else ""
+    raise ErrorConfig(f"no agent called {name}{known or word}\nOn one line a new agent needs --model; a cell %%agent {name} makes it with the default model")
 
 
 def _nothing_more(word: str, rest: str) -> None:
@@ -173,3 +178,17 @@ _WORDS: dict[str, Callable[[AgentMagics, str], None]] = {
     "stop": _stop,
 }
 """`help` stands beside them, and so does `last`, which comes after `show`."""
+
+_SETTING = "it is a setting: %config AgentMagics.{0} shows it, %config AgentMagics.{0} = … changes it"
+_ELSEWHERE = {
+    "history": "the table of runs is agentroute_ipython.history(); %agent runs lists the last ones",
+    "usage": "what this notebook spends is agentroute_ipython.usage(); %agent cost adds up the history",
+    "compare": "a cell %%agent A,B compares two agents, --models A,B two models, -n 3 three answers",
+    "tools": "%agent show NAME shows the tools of an agent, and the name of a function its value",
+    "models": "Tab after --model lists models; on a line: %agent NAME --models A,B PROMPT compares",
+    "delete": "agentroute.forget(run) deletes runs; %reload_ext agentroute_ipython forgets the agents of cells",
+    "score": "agentroute.score(run, …) judges a run",
+    "login": "keys are kept by `agentroute login` in a terminal",
+    **{name: _SETTING.format(name) for name in ("model", "replay", "approval", "max_cost", "record", "render")},
+}
+"""Words that are not the magic's own, and what was probably meant."""

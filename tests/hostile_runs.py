@@ -6,21 +6,34 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from agentroute import Agent, LLMRequest, LLMResponse, ToolCall
+from agentroute import Agent, LLMRequest, LLMResponse, RunStore, ToolCall, tool
 from agentroute.errors import ErrorModelResponse
 from agentroute.events import TextDelta
 from agentroute.message import LLMChunk
 from agentroute.models.base import fold
+from agentroute.records import RunRecord
+from agentroute.store import default_store
+from agentroute.testing import ModelScripted
 from tests.hostile import hostile_texts
 
-__all__ = ["ModelHostile", "agents", "draw", "record_runs", "show_agents", "show_cards", "show_ends", "unguarded"]
+__all__ = [
+    "ModelHostile", "agents", "draw", "enter_project", "joined", "model_names", "needs_approval", "record_runs", "run_groups", "save_runs",
+    "show_agents", "show_cards", "show_comparisons", "show_ends", "show_questions", "tools_of_texts", "unguarded",
+]  # fmt: skip
 
 PIECES = 3
 """Pieces in which a text is streamed."""
+CARDS = 60
+"""Cards in one output."""
 
 
 class ModelHostile:
@@ -104,22 +117,141 @@ async def draw(agent: Agent[Any], prompt: str) -> None:
     view.close()
 
 
-async def show_cards(canary: str, first: int, last: int) -> None:
-    """A card of each of these texts, numbered from 0."""
-    texts = dict(list(hostile_texts(canary).items())[first:last])
+async def show_cards(canary: str) -> int:
+    """A card of each text, with half of it and at its end; many in one output, as a page is slow to take up many outputs. Their number."""
+    from IPython import get_ipython
+
+    from agentroute_ipython.card import Card
+    from agentroute_ipython.display import to_html
+    from agentroute_ipython.style import STYLE
+
+    texts = hostile_texts(canary)
+    drawn: list[str] = []
     for agent, text in zip(agents(texts), texts.values(), strict=True):
-        await draw(agent, text[:100_000].strip() or "nothing")
+        card = Card()
+        async with aclosing(agent.events(text[:100_000].strip() or "nothing", record=False)) as events:
+            async for event in events:
+                card.apply(event)
+                if isinstance(event, TextDelta) and event.turn == 2 and len(drawn) % 2 == 0:
+                    drawn.append(to_html(card))
+        if len(drawn) % 2 == 0:
+            drawn.append("")  # no text, so no half of it
+        drawn.append(to_html(card))
+    for start in range(0, len(drawn), CARDS):
+        whole, style = "".join(drawn[start : start + CARDS]), f"<style>{STYLE}</style>"
+        assert style in whole
+        get_ipython().display_pub.publish({"text/html": style + whole.replace(style, ""), "text/plain": "cards"})
+    return len(drawn)
+
+
+def groups(canary: str, size: int = 20) -> list[str]:
+    """The short texts, several in one."""
+    texts = list(short_texts(canary).values())
+    return ["\n".join(texts[start : start + size]) for start in range(0, len(texts), size)]
 
 
 async def show_ends(canary: str) -> None:
     """Cards of structured answers, and of runs that failed, with several texts in each."""
-    texts = list(short_texts(canary).values())
-    groups = ["\n".join(texts[start : start + 20]) for start in range(0, len(texts), 20)]
     for ends in ("structured", "error"):
-        for agent in agents({group: group for group in groups}, ends):
+        for agent in agents({group: group for group in groups(canary)}, ends):
             await draw(agent, "Go.")
-    values = {f"{n} {text}": text for n, text in enumerate(texts)}
+    values = {f"{n} {text}": text for n, text in enumerate(short_texts(canary).values())}
     await draw(Agent("values", model=ModelHostile("v", "structured", values), tools=[echo], output=dict, output_mode="tool"), "Go.")
+
+
+async def show_comparisons(canary: str) -> None:
+    """Runs side by side that answer with words, with values, or fail; labels, answers and what differs have several texts in each."""
+    for ends in ("answer", "structured", "error"):
+        made = list(agents({group: group for group in groups(canary)}, ends))
+        for start in range(0, len(made), 4):
+            await compare(made[start : start + 4])
+    one = list(short_texts(canary).items())
+    texts = {f"{n}": {name: text, f"{text} {n}": n} for n, (name, text) in enumerate(one[:3])}
+    await compare([Agent("values", model=ModelHostile(n, "structured", value), tools=[echo], output=dict, output_mode="tool") for n, value in texts.items()])
+
+
+async def compare(made: list[Agent[Any]]) -> None:
+    from IPython import get_ipython
+
+    from agentroute_ipython.comparison_display import ComparisonView
+
+    now = 0.0
+    labels = [f"{n} {agent.name}" for n, agent in enumerate(made)]
+    view: Any = ComparisonView(shell=get_ipython(), labels=labels, clock=lambda: now)
+    view.show()
+    for index, agent in enumerate(made):
+        async with aclosing(agent.events("Go.", record=False)) as events:
+            async for event in events:
+                view.update((index, event))
+        now += 60.0
+    view.close()
+
+
+def show_questions(canary: str) -> None:
+    """What is asked before a call, and what stays of it, where names, arguments and reasons have several texts in each."""
+    from IPython import get_ipython
+
+    from agentroute_ipython.panels import Spot, line_bundle, question_bundle, verdict_line
+
+    for text in groups(canary):
+        arguments = {text: text, "list": [text, {"deep": text}]}
+        for bundle in (question_bundle(text, arguments), line_bundle(verdict_line("denied", text, arguments, text))):
+            Spot(get_ipython()).put(bundle)
+    for text in short_texts(canary).values():
+        Spot(get_ipython()).put(line_bundle(verdict_line("denied", "t", {}, text)))
+
+
+def needs_approval(canary: str) -> Agent[Any]:
+    """An agent whose calls wait for somebody, with several texts in the arguments of each."""
+    calls = [ToolCall(str(n), "risky", {"text": text, text: text}) for n, text in enumerate(groups(canary, 60))]
+    return Agent("risky_one", model=ModelScripted([calls, "Done."]), tools=[tool(name="risky", needs_approval=True)(fail)])
+
+
+def save_runs(canary: str) -> None:
+    """A run of each text in the history, with it in every column."""
+    store = default_store()
+    assert isinstance(store, RunStore)
+    for n, text in enumerate(short_texts(canary).values()):
+        started = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=n)
+        words: Any = dict.fromkeys(("agent_name", "request_model", "error_type", "error_text", "prompt_text", "output_text", "session_id"), text)
+        store.save(RunRecord(run_id=f"h{n:04}", started_at=started, status="error", tags=json.dumps({text: text}), n_turns=1, **words))
+
+
+async def run_groups(canary: str) -> int:
+    """Recorded runs with several texts in each; their number."""
+    made = list(agents({group: group for group in groups(canary)}))
+    for agent in made:
+        await agent.arun("Go.")
+    return len(made)
+
+
+def joined(canary: str) -> Agent[Any]:
+    """An agent with many texts in each of its fields."""
+    return next(agents({"": "\n".join(groups(canary))}))
+
+
+def tools_of_texts(canary: str) -> dict[str, Any]:
+    """Functions that say the texts of themselves."""
+    made = {}
+    for n, text in enumerate(short_texts(canary).values()):
+        made[f"tool_{n}"] = FunctionType(fail.__code__, {"__name__": "__main__"}, f"tool_{n}")
+        made[f"tool_{n}"].__doc__ = text
+    return made
+
+
+def model_names(canary: str) -> dict[str, str]:
+    """Variables that name models."""
+    return {f"model_{n}": f"local/{text}" for n, text in enumerate(short_texts(canary).values())}
+
+
+def enter_project(canary: str) -> str:
+    """Goes into a folder of a hostile name with a hostile project in it; the path of a notebook there."""
+    texts = hostile_texts(canary)
+    folder = Path(texts["img onerror"])
+    folder.mkdir()
+    os.chdir(folder)
+    Path("pyproject.toml").write_text(f"[tool.agentroute]\nmodel = {json.dumps(texts['svg onload'] + chr(0x202E))}\n")
+    return f"{Path.cwd()}/{texts['svg onload'].replace('/', '')}.ipynb"
 
 
 def short_texts(canary: str) -> dict[str, str]:

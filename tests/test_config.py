@@ -1,5 +1,6 @@
 """Keys and addresses: what is read, and that nothing secret is shown."""
 
+import os
 import pickle
 import traceback
 from pathlib import Path
@@ -161,6 +162,21 @@ def test_found_keys_of_a_file_nobody_can_read_are_those_of_the_environment(monke
     (tmp_path / "config").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-environment")
     assert [key.where for key in Config(tmp_path).found_keys() if key.kind == "openrouter"] == ["OPENROUTER_API_KEY"]
+
+
+@pytest.mark.parametrize("environment", [os.environ, dict(os.environ)], ids=["of the process", "a plain dictionary"])
+def test_a_key_that_is_set_or_changed_later_is_in_use_at_once(monkeypatch, environment):
+    monkeypatch.setattr(os, "environ", environment)
+    assert not keys_in_use() & {"sk-later-0001", "sk-later-0002"}
+    monkeypatch.setitem(os.environ, "GOOGLE_API_KEY", " sk-later-0001\n")
+    assert "sk-later-0001" in keys_in_use()
+    held = Secret("sk-later-0002")
+    assert {"sk-later-0001", "sk-later-0002"} <= keys_in_use()
+    monkeypatch.setitem(os.environ, "GOOGLE_API_KEY", "sk-later-0003")
+    assert keys_in_use() & {"sk-later-0001", "sk-later-0003"} == {"sk-later-0003"}
+    monkeypatch.delitem(os.environ, "GOOGLE_API_KEY")
+    del held
+    assert not keys_in_use() & {"sk-later-0001", "sk-later-0002", "sk-later-0003"}
 
 
 def test_of_an_address_with_a_login_only_the_login_and_the_query_are_keys():

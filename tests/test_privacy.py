@@ -12,8 +12,11 @@ import agentroute
 from agentroute import Agent, ErrorConfig, ModelCloud, RunStore, ToolCall
 from agentroute.config import Secret
 from agentroute.errors import ErrorModelRequest
+from agentroute.events import Event, TextDelta
 from agentroute.keeping import without_credentials, word_of
+from agentroute.message import LLMRequest, LLMResponse, Message
 from agentroute.records import RunRecord, ScoreRecord, TurnRecord, columns, kind_of
+from agentroute.result import Result
 from agentroute.store import Answer
 from agentroute.tables import TABLES, unpacked
 from agentroute.testing import ModelScripted
@@ -216,6 +219,30 @@ def test_authorization_headers_are_struck_out(text, left):
 )
 def test_what_was_json_is_json_without_its_keys(text, left):
     assert json.loads(without_credentials(text, ["held-key-abcdef"])) == left
+
+
+@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "é", "\U0001f511", "\x1b", '"', "\\"])
+def test_a_key_behind_a_character_that_is_written_as_an_escape_is_struck_out(before):
+    for found, left in ((KEY, "[key]"), (f"Bearer {HEADER}", "Bearer [key]"), (f"authorization: {HEADER}", "authorization: [key]")):
+        text, kept = f"see{before}{found}", f"see{before}{left}"
+        assert json.loads(without_credentials(json.dumps({"a": text}), [])) == {"a": kept}
+        assert json.loads(json.loads(without_credentials(json.dumps(json.dumps([text])), []))) == [kept]
+        assert without_credentials(repr(text), []) == repr(kept)
+        assert without_credentials(ascii(text), []) == ascii(kept)
+
+
+SAID = f"It is\n{KEY}, keep it."
+
+
+def test_no_repr_shows_a_key_and_every_value_keeps_it():
+    call = ToolCall("1", "look", {"key": SAID})
+    message = Message("assistant", SAID, tool_calls=[call.to_wire()])
+    result = Result(SAID, messages=[message.to_dict()])
+    nested = Result({"a": [SAID], SAID: Result(SAID)})
+    values = [call, message, result, nested, LLMResponse(SAID), LLMRequest("m", [message]), TextDelta(SAID, 1), Event("x", {"a": SAID}), RunRecord(run_id="r", started_at=START, agent_name="a", request_model="m", prompt_text=SAID)]
+    assert [value for value in values if KEY in repr(value) or KEY in f"{[value]}" or "[key]" not in repr(value)] == []
+    assert str(result) == result.output == message.content == call.arguments["key"] == SAID
+    assert repr(Result("x" * 1_230 + KEY)).count("sk-or") == repr(Result(" " * 235 + KEY)).count("sk-or") == 0
 
 
 def test_a_tag_that_holds_a_key_keeps_no_run_from_being_read(tmp_path):

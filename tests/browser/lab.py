@@ -111,6 +111,15 @@ class Lab:
             context.close()
             self.stop_kernels()
 
+    @contextmanager
+    def empty_page(self) -> Iterator["NotebookPage"]:
+        """A window on nothing yet, with no kernel."""
+        context = self._browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, service_workers="block")
+        try:
+            yield NotebookPage(self, context.new_page())
+        finally:
+            context.close()
+
     def stop_kernels(self) -> None:
         for session in self._api("GET", "sessions"):
             self._api("DELETE", f"sessions/{session['id']}")

@@ -347,6 +347,7 @@ def main(arguments: Sequence[str]) -> None:
     names = [argument for argument in arguments if argument in known] or known
     folder = next((Path(argument) for argument in arguments if argument not in known), IMAGES)
     folder.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=30_000)
     with (
         tempfile.TemporaryDirectory() as home,
         sync_playwright() as playwright,

@@ -92,11 +92,28 @@ def test_links_and_pictures_of_a_page_exist(page):
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_a_section_of_the_page_reach_one(page):
+    text = page.read_text()
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    sections = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) - sections == set()
+
+
 def test_the_tests_that_a_page_names_exist():
     named = {name for page in PAGES for name in re.findall(r"`(tests/[\w/]+\.py::\w+)`", page.read_text())}
     assert len(named) > 20
     missing = [name for name in named if f"def {name.split('::')[1]}(" not in (ROOT / name.split("::")[0]).read_text()]
     assert missing == []
+
+
+def test_each_feature_of_the_notebook_links_tests_that_exist():
+    rows = dict(re.findall(r"^\| (\d+) \| (.*)$", PAGE.read_text(), re.MULTILINE))
+    assert list(rows) == [str(number) for number in range(1, 28)]
+    linked = {number: re.findall(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)", row) for number, row in rows.items()}
+    assert [number for number, tests in linked.items() if not tests] == []
+    named = {test for tests in linked.values() for test in tests}
+    assert [(name, file) for name, file in named if f"\ndef {name}(" not in (ROOT / file).read_text()] == []
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)

@@ -65,9 +65,14 @@ def test_a_name_is_missing_beside_a_comma(names: str) -> None:
     assert mistake(names).startswith("needs names with a comma between each two, such as support,critic; got ")
 
 
-@pytest.mark.parametrize("names", ["a,b", "a, b", "a ,b", "a,b,a", "'a, b'"])
+@pytest.mark.parametrize("names", ["a,b", "a, b", "a ,b", "'a, b'"])
 def test_several_agents_are_named_with_commas(names: str) -> None:
     assert parse(f"--max-turns 2 {names} --max-cost 1").names == ("a", "b")
+
+
+@pytest.mark.parametrize(("line", "said"), [("a,b,a", "names 'a' twice"), ("a --models x,y,x", "--models names 'x' twice")])
+def test_the_same_one_twice_is_a_slip(line: str, said: str) -> None:
+    assert mistake(line) == f"{said}; to ask it twice: -n 2"
 
 
 def test_on_one_line_the_names_end_where_the_text_begins() -> None:

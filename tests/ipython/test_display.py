@@ -616,6 +616,32 @@ def test_scripts_and_emoji_that_need_joiners_keep_them() -> None:
     assert visible("pass\u200dword") == r"pass\u200dword"
 
 
+@pytest.mark.parametrize("text", ["❤️ 1️⃣ ☺︎ ©️ 🏳️‍🌈 ⛹🏻‍♂️", "葛\U000e0100飾", "神\ufe00", "∩\ufe00", "ᠠ\u180b"])
+def test_one_selector_of_a_variant_stays(text: str) -> None:
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("hidden", ["\ufe00", "\ufe0f", "\U000e0100", "\U000e01ef", "\U000e0041", "\U000e0fff", "\u180b", "\u3164", "\u115f", "\u034f", "\ufff0"])
+def test_data_in_characters_that_nobody_sees_is_written_out(hidden: str) -> None:
+    code = f"\\u{ord(hidden):04x}" if ord(hidden) < 0x10000 else f"\\U{ord(hidden):08x}"
+    assert visible(f"x{hidden}{hidden}y") == f"x{code}{code}y"
+    assert visible(f"❤\ufe0f{hidden}é") == f"❤\ufe0f{code}é"
+    assert visible(f"{hidden}é") == f"{code}é"
+
+
+def test_selectors_in_a_row_hide_nothing() -> None:
+    assert visible("❤\ufe0f\ufe0f葛\U000e0100\U000e0101") == "❤\ufe0f" + r"\ufe0f" + "葛\U000e0100" + r"\U000e0101"
+    assert visible("x\ufe0f\u200dé") == r"x\ufe0f\u200d" + "é"
+
+
+SEEMING = "❤1é葛\ufe0f\ufe0e\ufe00\U000e0100\u200d\u200c\u20e3\x80 x\u180b"
+
+
+@given(st.text(st.sampled_from(SEEMING), max_size=8))
+def test_what_is_visible_once_is_visible(text: str) -> None:
+    assert visible(visible(text)) == visible(text)
+
+
 @given(st.text(st.characters(), max_size=200))
 def test_visible_text_holds_nothing_unseen_and_is_stable(text: str) -> None:
     shown = visible(text)

@@ -136,7 +136,8 @@ def test_what_can_be_chosen_is_offered_the_most_frequent_first(store: RunStore) 
         save(
             store, number, agent_name="aabbb"[number], request_model=f"m{number % 2}", tags=["{no json", '{"t": "1"}'][number % 2]
         )
-    assert HistoryTable(store, {}).state()["choices"] == {"agent": ["b", "a"], "model": ["m0", "m1"], "tag": ["t=1"]}
+    choices = HistoryTable(store, {}).state()["choices"]
+    assert choices == {"agent": [("b", "b"), ("a", "a")], "model": [("m0", "m0"), ("m1", "m1")], "tag": [("t=1", "t=1")]}
 
 
 @pytest.mark.parametrize("act", [("refresh", {}), ("sort", {"by": "cost_usd"}), ("filter", {"form": {"text": "prompt"}})])

@@ -171,6 +171,14 @@ def test_huge_and_nested_text_is_whole_and_bounded(text: str) -> None:
     assert len(html) < (GROWTH + 8) * len(text)
 
 
+def test_words_with_more_brackets_than_links_have_are_text() -> None:
+    words = "**one**\n<two>" + "[" * markdown.BRACKETS
+    assert page(words).texts["b"] == ["one"]
+    more = drawn(words + "[")
+    assert more == f'<p dir="auto">**one**<br>&lt;two&gt;{"[" * (markdown.BRACKETS + 1)}</p>\n'
+    assert page(f"{words}[\n\n**three**").texts["b"] == ["three"]
+
+
 def test_block_below_the_deepest_level_is_text_and_the_others_are_not() -> None:
     shown = page("**one**\n\n" + "> " * 30 + "deep\n\n**two**")
     assert shown.texts["b"] == ["one", "two"] and "blockquote" not in shown.tags

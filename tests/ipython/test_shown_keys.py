@@ -27,6 +27,7 @@ SAID = {
     "key in a header": f"Authorization: Bearer {KEYS['key in a header']} was sent",
     "keys in JSON": json.dumps({"api_key": KEYS["key of OpenAI"], KEYS["key of Groq"]: [FAKE_KEYS["OPENAI_API_KEY"]]}),
     "key in a link": f"[here](https://api.example/v1?key={KEYS['key of OpenAI']}) and `{KEYS['key of GitHub']}`",
+    "key on a new line of JSON": json.dumps({"a": f"keys:\n{KEYS['key of OpenAI']}\t{KEYS['key of Groq']}é{KEYS['key of GitHub']}"}),
     "key in a word": f"OPENAI_API_KEY={FAKE_KEYS['OPENAI_API_KEY']};export X",
 }
 PART = 8

@@ -45,13 +45,28 @@ def test_words_that_need_an_agent_name_the_nearest(shell_notebook: ShellNotebook
     assert "which agent?" in shell_notebook.mistake(f"%agent {word}")
 
 
-@pytest.mark.parametrize(("name", "meant"), [("shwo", "show"), ("lisst", "list"), ("hlep", "help"), ("edti", "edit")])
-def test_misspelt_word_is_no_new_agent_though_there_is_a_default_model(shell_notebook: ShellNotebook, name: str, meant: str) -> None:
+@pytest.mark.parametrize(("name", "meant"), [("shwo", "%agent show"), ("lisst", "%agent list"), ("hlep", "%agent help"), ("suport", "support")])
+def test_a_line_makes_no_new_agent_of_the_default_model(shell_notebook: ShellNotebook, name: str, meant: str) -> None:
     shell_notebook.run("%config AgentMagics.model = 'scripted'")
-    message = shell_notebook.mistake(f"%agent {name} support")
-    assert message == f"no agent called {name}; did you mean %agent {meant}? A new agent of that name needs --model"
+    shell_notebook.run("%%agent support\nhi")
+    message = shell_notebook.mistake(f"%agent {name} last week")
+    assert message.startswith(f"no agent called {name}; did you mean {meant}?\nOn one line a new agent needs --model")
+    assert name not in shell_notebook.magics.agents.known()
     shell_notebook.run(f"%agent {name} -m scripted hi")
     shell_notebook.run(f"%agent {name} hi")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("history 7d", "agentroute_ipython.history()"), ("usage today", "agentroute_ipython.usage()"), ("replay off", "%config AgentMagics.replay"),
+        ("compare a,b", "%%agent A,B"), ("models list", "Tab after --model"), ("delete support", "agentroute.forget"), ("record none", "AgentMagics.record"),
+        ("tools order_status", "%agent show NAME"), ("status all", "On one line a new agent needs --model"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_word_sends_nothing(shell_notebook: ShellNotebook, line: str, hint: str) -> None:
+    shell_notebook.run("%config AgentMagics.model = 'scripted'")
+    assert hint in shell_notebook.mistake(f"%agent {line}")
 
 
 def test_cell_may_name_an_agent_much_like_a_word(shell_notebook: ShellNotebook) -> None:
