@@ -181,7 +181,7 @@ async def reserve(budgets: Sequence[Budget], amount: Callable[[Decimal, int], De
     """Reserves in all budgets at once, waiting for others' reserves where that can help.
 
     `amount(left, others)` says how much of what is left it wants, or None when that is too little; `others` is how many
-    calls wait for the same budgets, or 0 when nothing more will be released in time. `needed` is for the message.
+    calls wait for the same budgets, or 0 when nothing more will be released in time. `needed` is for the message, 0 where the price is unknown.
 
     Raises:
         ErrorBudget: it is too little, and nothing more will be released, or not in time.
@@ -217,8 +217,11 @@ async def reserve(budgets: Sequence[Budget], amount: Callable[[Decimal, int], De
 
 def _too_little(tightest: Budget, needed: Decimal) -> str:
     busy = f", and {cost_text(tightest.reserved)} is reserved by calls in flight" if tightest._reserved else ""
+    if not needed and not tightest.left:
+        return f"nothing is left of it{busy}; raise the limit"
+    most = f"may cost up to {cost_text(float(needed))}" if needed else "has a price that nobody knows"
     return (
-        f"another model call may cost up to {cost_text(float(needed))}, and {cost_text(tightest.left)} is left{busy}; raise the limit, "
+        f"another model call {most}, and {cost_text(tightest.left)} is left{busy}; raise the limit, "
         "set max_tokens, or send less (a new prompt is reckoned as a token a byte, about four times too much)"
     )
 

@@ -78,6 +78,11 @@ class RunRecord:
     notebook: str | None = column("The notebook it was run in, where that is known.", group="where", default=None)
     cell_id: str | None = column("The notebook's id of the cell.", group="where", default=None)
 
+    @property
+    def going_on(self) -> bool:
+        """Whether nobody has ended it yet. Of a run whose process was killed, its record can say nothing else."""
+        return self.status == "interrupted" and self.duration_s is None
+
 
 @keyless_repr
 @dataclass(kw_only=True)

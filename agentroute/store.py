@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import keys_in_use
 from .errors import ErrorConfig, ErrorStore, tell
 from .keeping import Keeping
-from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
 
 if TYPE_CHECKING:
     import sqlite3
 
     from ._sqlite import Database
+    from .records import MessageRecord, Record, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
     from .selection import Selection
 
 __all__ = ["Answer", "RunStore", "default_store", "on_save", "set_default_store"]
@@ -117,6 +117,7 @@ class RunStore:
         Raises:
             ErrorStore: there is no such run.
         """
+        from .records import RunRecord
         from .selection import Selection
 
         if not any(self.select(RunRecord, where=Selection(run_id=(score.run_id,)), columns=["run_id"])):
@@ -131,6 +132,7 @@ class RunStore:
                 self.touch(connection, [run_id])
 
     def _write(self, *parts: Sequence[Any], touched: Sequence[str], brief: bool = False) -> int | None:
+        from .records import RunRecord
         from .tables import TABLES, Bodies, store_bodies
 
         bodies: Bodies = {}
@@ -222,6 +224,7 @@ class RunStore:
         Raises:
             ErrorStore: there is no such run.
         """
+        from .records import MessageRecord, Record, RunRecord, ToolCallRecord, TurnRecord
         from .selection import Selection
         from .tables import TABLES
 
@@ -245,6 +248,7 @@ class RunStore:
     ) -> list[str]:
         """The ids of runs in the order of a column of theirs that is no long text; newest first where it is the same, and last where
         it is unknown. At most `limit` of them, after the first `offset`."""
+        from .records import RunRecord, kind_of
         from .tables import TABLES
 
         table = TABLES[RunRecord]
@@ -265,6 +269,8 @@ class RunStore:
 
     def run_values(self, column: str, limit: int) -> list[str]:
         """The texts that most runs have in a column, the most frequent first."""
+        from .records import RunRecord, columns, kind_of
+
         known = [one.name for one in columns(RunRecord) if kind_of(one)[0] == "str" and not one.metadata["long"]]
         if column not in known:
             raise ErrorConfig(f"values are of one of {', '.join(known)}; got {column!r:.80}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import MISSING, Field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -252,7 +253,7 @@ class Table:
     def fit(self, connection: sqlite3.Connection) -> None:
         """Makes the table as it is to be; rows of one that is otherwise are carried over."""
         found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (self.name,)).fetchone()
-        if found is not None and found[0] == self.create_sql:
+        if found is not None and self._add_columns(connection, found[0]):
             return
         if found is not None:
             connection.execute(f"ALTER TABLE {self.name} RENAME TO {self.name}_before")
@@ -260,6 +261,24 @@ class Table:
         if found is not None:
             self._carry_over(connection)
             connection.execute(f"DROP TABLE {self.name}_before")
+
+    def _add_columns(self, connection: sqlite3.Connection, sql: str) -> bool:
+        """Adds the columns that are missing, at once however large the table is; False where more than that has to be done."""
+        from sqlite3 import connect
+
+        with closing(connect(":memory:")) as plan:
+            plan.execute(self.create_sql)
+            wanted = _columns_in(plan, self.name)
+        there = _columns_in(connection, self.name)
+        missing = [name for name in wanted if name not in there]
+        kept = {name: what for name, what in wanted.items() if name in there}
+        if there != kept or sql.rpartition(")")[2] != self.create_sql.rpartition(")")[2]:
+            return False
+        if any(wanted[name] != (wanted[name][0], 0, None, 0) for name in missing):
+            return False  # it may not be empty
+        for name in missing:
+            connection.execute(f"ALTER TABLE {self.name} ADD COLUMN {name} {wanted[name][0]}")
+        return True
 
     def _carry_over(self, connection: sqlite3.Connection) -> None:
         before = f"{self.name}_before"
@@ -284,6 +303,11 @@ class Table:
                 new.append([*row, *(old[places[name]] if name in places else 0 for name in self._extra)])
             store_bodies(connection, bodies)
             connection.executemany(self.upsert_sql, new)
+
+
+def _columns_in(connection: sqlite3.Connection, table: str) -> dict[str, tuple[Any, ...]]:
+    """Each column of a table: its type, whether it must be given, its default, its place in the key."""
+    return {column[1]: tuple(column[2:6]) for column in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _whole(row: tuple[Any, ...], places: list[int], on_damage: Callable[[], object]) -> tuple[Any, ...]:

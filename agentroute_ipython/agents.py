@@ -6,8 +6,6 @@ again is the new one.
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from agentroute.errors import ErrorConfig
 
 from .arguments import Options, closest, nearest
+from .looking import BUILTIN_TYPES, answers_to, is_list_of_tools, is_memory, is_model, is_policy, is_tool, is_type, passes, tool_kind
 
 if TYPE_CHECKING:
     from agentroute import Agent, MemorySQLite
 
-__all__ = ["Agents", "is_list_of_tools", "is_model", "is_tool", "is_type", "kind_of", "passes"]
+__all__ = ["Agents", "kind_of"]
 
-_BUILTIN_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, float, bool)}
 _PLAIN = ("instructions", "max_cost", "max_turns", "retries", "temperature", "max_tokens")
 
 
@@ -43,13 +41,15 @@ class Agents:
     ) -> None:
         self._names, self._bind, self._default_model = names, bind, default_model
         self._defined: dict[str, Options] = {}
+        self._said: dict[str, dict[str, tuple[str, bool]]] = {}  # by agent and setting: the cell that said it, and whether it still does
+        self._cells: dict[str, str] = {}  # the cell that defined the agent last
         self._in_ram: dict[str, Any] = {}  # what --memory ram keeps, by agent
         self._in_files: dict[Path, MemorySQLite] = {}
 
-    def define(self, name: str, options: Options, without: Collection[str] = ()) -> Agent[Any]:
+    def define(self, name: str, options: Options, without: Collection[str] = (), cell: str | None = None) -> Agent[Any]:
         """(Re)defines an agent, its memory empty; a variable that holds an Agent is bound to a changed copy of it. What
         the options leave open stays as it was: a limit or a tool is never dropped by not being mentioned, only by being
-        named in `without`.
+        named in `without`. `cell` is the id of the cell that says so, None where nobody knows it.
 
         Raises:
             ErrorConfig: something named in the options is not there or of no use; nothing has changed.
@@ -59,15 +59,19 @@ class Agents:
             _check(agent)
             self._bind(name, agent)
         else:
-            options = options.over(replace(self._defined.get(name, Options()), **dict.fromkeys(without)))
+            given, options = options, options.over(replace(self._defined.get(name, Options()), **dict.fromkeys(without)))
             agent = self._make(name, options, None)
             _check(agent)
             self._defined[name] = options
+            self._note(name, given, cell)
+        if cell is not None:
+            self._cells[name] = cell
         self._in_ram[name] = agent.memory if options.memory == "ram" else None
         return agent
 
-    def get(self, name: str, options: Options) -> Agent[Any]:
-        """The agent for one run, with these options in place of its own; a name that is new, with a model, defines it.
+    def get(self, name: str, options: Options, cell: str | None = None) -> Agent[Any]:
+        """The agent for one run, with these options in place of its own; a name that is new, with a model, defines it (`cell`
+        as for `define`).
 
         Raises:
             ErrorConfig: no such agent and no model to make it with, or something named in the options is not there or
@@ -75,8 +79,9 @@ class Agents:
         """
         agent, options = self._find(name, options)
         _check(agent)
-        if self.held(name) is None:
-            self._defined.setdefault(name, options)
+        if self.held(name) is None and name not in self._defined:
+            self._defined[name] = options
+            self._note(name, options, cell)
         if options.memory == "ram":
             self._in_ram[name] = agent.memory
         return agent
@@ -102,6 +107,23 @@ class Agents:
     def written(self, name: str) -> Options | None:
         """What cells have defined the agent by, all together; None where none has."""
         return self._defined.get(name)
+
+    def cell(self, name: str) -> str | None:
+        """The id of the cell that defined the agent last, where it is known."""
+        return self._cells.get(name)
+
+    def kept(self, name: str) -> list[str]:
+        """Settings that hold, although the cell that said them was run again without: a restarted notebook lacks them."""
+        now = self._defined.get(name, Options()) if self.held(name) is None else Options()
+        said = self._said.get(name, {})
+        return [setting for setting in now.given if not said.get(setting, ("", True))[1]]
+
+    def _note(self, name: str, given: Options, cell: str | None) -> None:
+        if cell is None:
+            return
+        said = self._said.setdefault(name, {})
+        said |= {setting: (cell, False) for setting, (by, _) in said.items() if by == cell}
+        said |= dict.fromkeys(given.given, (cell, True))
 
     def listed(self) -> str:
         """A line for a message that says which agents there are."""
@@ -166,11 +188,11 @@ class Agents:
             return Memory() if in_ram is None else in_ram
         value = names.get(where, where)
         if not issubclass(type(value), str | Path):
-            if not passes(_is_memory, value):
+            if not answers_to("get_messages", value):
                 raise ErrorConfig(f"--memory {where}: expected a memory, or the path of a file; it is {kind_of(value)}")
             return value
         if value is where and where.isidentifier():
-            memories = [name for name, value in names.items() if passes(_is_memory, value)]
+            memories = [name for name, value in names.items() if is_memory(value)]
             hint = nearest(where, [*memories, "ram"])
             raise ErrorConfig(
                 f"no variable called {where} holds a memory{hint}\nFor a file, write an ending or a folder: {where}.db"
@@ -181,14 +203,6 @@ class Agents:
         if path not in self._in_files:
             self._in_files[path] = MemorySQLite(path)
         return self._in_files[path]
-
-
-def passes(test: Callable[[Any], object], value: object) -> bool:
-    """Whether the test holds for the value of a variable. Looking at an odd object may raise anything; then it does not."""
-    try:
-        return bool(test(value))
-    except Exception:
-        return False
 
 
 def _is(kind: type) -> Callable[[object], bool]:
@@ -217,33 +231,26 @@ def _check(agent: Agent[Any]) -> None:
         _ = tool.params_schema
 
 
-def is_model(value: object) -> bool:
-    return hasattr(value, "complete_stream") and not isinstance(value, type)
-
-
-def _is_memory(value: object) -> bool:
-    return hasattr(value, "get_messages") and not isinstance(value, type)
-
-
 def _model(word: str | None, names: Mapping[str, object]) -> Any:
     """The Model or the text that a variable of this name holds, else the word itself, unless it seems to be misspelt."""
     if word is None:
         return None
     if word in names:
         value = names[word]
-        if not passes(is_model, value) and not (issubclass(type(value), str) and str(value).strip()):
+        if not answers_to("complete_stream", value) and not (issubclass(type(value), str) and str(value).strip()):
             what = "an empty text" if issubclass(type(value), str) else kind_of(value)
             raise ErrorConfig(f"--model {word}: expected a Model, or a text that names one; the variable holds {what}")
         return value
-    if word.isidentifier() and not any(map(str.isdigit, word)):
-        models = [name for name, value in names.items() if passes(is_model, value)]
-        if meant := closest(word, models):
+    if word.isidentifier():  # names of models that are none are rare: of an endpoint of one's own, such as o3
+        models = [name for name, value in names.items() if is_model(value) or _names_model(value)]
+        if meant := closest(word, models, 0.9 if any(map(str.isdigit, word)) else 0.6):
             raise ErrorConfig(f"no variable called {word} holds a Model; did you mean {meant}?")
     return word
 
 
-def is_tool(value: object) -> bool:
-    return callable(value) and not isinstance(value, type)
+def _names_model(value: object) -> bool:
+    """Whether it is a text such as a URL or `vendor/model`."""
+    return type(value) is str and "/" in value and not any(map(str.isspace, value)) and len(value) < 300
 
 
 def _tools(words: Iterable[str] | None, names: Mapping[str, object]) -> list[Any] | None:
@@ -252,37 +259,25 @@ def _tools(words: Iterable[str] | None, names: Mapping[str, object]) -> list[Any
     tools: list[Any] = []
     for word in words:
         if word not in names:
-            known = [name for name, value in names.items() if passes(is_tool, value) or passes(is_list_of_tools, value)]
+            known = [name for name, value in names.items() if tool_kind(value)]
             raise ErrorConfig(f"no function or Tool called {word} in the notebook{nearest(word, known)}")
         value = names[word]
-        if not passes(is_tool, value) and not passes(is_list_of_tools, value):
+        if not is_tool(value) and not is_list_of_tools(value):
             raise ErrorConfig(f"--tools {word}: expected a function, a Tool or a list of them; it is {kind_of(value)}")
         tools += [one for one in (value if isinstance(value, list | tuple) else [value]) if not any(one is t for t in tools)]
     return tools
 
 
-def is_list_of_tools(value: object) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(is_tool, value))
-
-
-def is_type(value: object) -> bool:
-    return isinstance(value, type | types.UnionType) or typing.get_origin(value) is not None
-
-
 def _output(word: str | None, names: Mapping[str, object]) -> Any:
     if word is None:
         return None
-    if word not in names and word not in _BUILTIN_TYPES:
-        known = [name for name, value in names.items() if passes(is_type, value)]
-        raise ErrorConfig(f"no type called {word} in the notebook{nearest(word, [*known, *_BUILTIN_TYPES])}")
-    value = names.get(word, _BUILTIN_TYPES.get(word))
-    if not passes(is_type, value):
+    if word not in names and word not in BUILTIN_TYPES:
+        known = [name for name, value in names.items() if is_type(value)]
+        raise ErrorConfig(f"no type called {word} in the notebook{nearest(word, [*known, *BUILTIN_TYPES])}")
+    value = names.get(word, BUILTIN_TYPES.get(word))
+    if not is_type(value):
         raise ErrorConfig(f"--output {word}: expected a type; it is {kind_of(value)}")
     return value
-
-
-def _is_policy(value: object) -> bool:
-    return callable(getattr(value, "compact", None)) and not isinstance(value, type)
 
 
 def _history(policy: tuple[str, int] | str | None, names: Mapping[str, object]) -> Any:
@@ -290,9 +285,9 @@ def _history(policy: tuple[str, int] | str | None, names: Mapping[str, object]) 
         return None
     if isinstance(policy, str):
         if policy not in names:
-            known = [name for name, value in names.items() if passes(_is_policy, value)]
+            known = [name for name, value in names.items() if is_policy(value)]
             raise ErrorConfig(f"no history policy called {policy} in the notebook{nearest(policy, known)}; window:20 makes one")
-        if not passes(_is_policy, names[policy]):
+        if not answers_to("compact", names[policy]):
             raise ErrorConfig(f"--history {policy}: expected a history policy; it is {kind_of(names[policy])}")
         return names[policy]
     from agentroute import HistorySlidingWindow, HistoryTruncate

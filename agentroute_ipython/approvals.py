@@ -27,7 +27,16 @@ from .arguments import nearest
 from .asking import WaitingCell, waiting_cell
 from .formats import one_line
 from .modes import APPROVALS
-from .panels import ApprovalButtons, Spot, can_show_widgets, line_bundle, parent_now, question_bundle, question_text, verdict_line
+from .panels import (
+    ApprovalButtons,
+    Spot,
+    can_show_widgets,
+    line_bundle,
+    outputs_now,
+    question_bundle,
+    question_text,
+    verdict_line,
+)
 
 if TYPE_CHECKING:
     from agentroute.context import Context
@@ -67,7 +76,7 @@ class Approver:
         self._shell, self._mode, self._can_click = shell, mode, can_click
         self._in_kernel = hasattr(shell, "kernel")
         self._is_attended = _is_attended(shell)
-        self._parent = parent_now(shell)
+        self._outputs = outputs_now(shell)
         self._always: set[tuple[str | None, str]] = set()
         self._open: dict[_Question, None] = {}
         self._said: set[str] = set()
@@ -82,7 +91,7 @@ class Approver:
         if not self._is_attended:
             self._say(f"denied: {_name(call)} needs approval, and {_UNATTENDED}")
             return NOBODY
-        question = _Question(self._shell, call, (ctx.run_id, call.name), self._parent)
+        question = _Question(self._shell, call, (ctx.run_id, call.name), self._outputs)
         if question.key in self._always:
             return True
         cell = waiting_cell.get()
@@ -194,7 +203,7 @@ class Approver:
         self._said.add(line)
         say: Callable[[], None]
         if self._in_kernel:
-            spot = Spot(self._shell, self._parent)
+            spot = Spot(self._shell, self._outputs)
             say = lambda: spot.put(line_bundle(line))  # noqa: E731
         else:
             say = lambda: print(line)  # noqa: E731
@@ -208,14 +217,14 @@ class Approver:
 class _Question:
     """One call that waits for an answer, and where it is shown."""
 
-    def __init__(self, shell: Any, call: ToolCall, key: tuple[str | None, str], parent: Any) -> None:
+    def __init__(self, shell: Any, call: ToolCall, key: tuple[str | None, str], outputs: tuple[Any, Any]) -> None:
         self.call, self.key = call, key
         self.line = verdict_line("not answered", call.name, call.arguments)
         """What stays of it; the run was stopped when nobody has said otherwise."""
         self.answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._in_kernel = hasattr(shell, "kernel")
         if self._in_kernel:
-            self._spot, self.buttons = Spot(shell, parent), Spot(shell, parent)
+            self._spot, self.buttons = Spot(shell, outputs), Spot(shell, outputs)
 
     def answer(self, verdict: str, reason: str) -> None:
         if not self.answered.done():

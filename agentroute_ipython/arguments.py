@@ -69,12 +69,17 @@ class Options:
     history: tuple[str, int] | str | None = None
     tag: tuple[tuple[str, str], ...] | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """The names of those that are given."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
     def over(self, base: Options) -> Options:
         """`base` with what is given here put in its place; tags of another name stay."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: getattr(self, name) for name in self.given}
         if self.tag and base.tag:
             given["tag"] = tuple({**dict(base.tag), **dict(self.tag)}.items())
-        return replace(base, **{name: value for name, value in given.items() if value is not None})
+        return replace(base, **given)
 
 
 @dataclass(frozen=True)

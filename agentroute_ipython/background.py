@@ -20,10 +20,11 @@ from agentroute._portal import GRACE_S, Handle, portal
 from agentroute.errors import ErrorAgent
 
 from .formats import one_line
-from .panels import Spot, StopButton, can_show_widgets, line_bundle
+from .panels import Spot, StopButton, can_show_widgets, is_captured
+from .questions import line_bundle
 from .running import Interrupted, Runnable, supervised
 
-__all__ = ["running", "start", "stop"]
+__all__ = ["running", "show_stop_button", "start", "stop"]
 
 _jobs: dict[str, _Job] = {}
 """What runs in the background of this process, by name. A process has one shell."""
@@ -67,31 +68,47 @@ def stop(name: str | None = None) -> list[str]:
     return [job.name for job in jobs]
 
 
+def show_stop_button(run: Runnable) -> None:
+    """Shows the Stop button of this run in the cell that runs now, too, where the run goes on in the background and has one."""
+    for job in list(_jobs.values()):
+        if job.run is run:
+            job.show_button()
+
+
 class _Job:
     """A run in the background; also the count of how often it was stopped (`running.Stops`)."""
 
     def __init__(self, run: Runnable, name: str, shell: Any) -> None:
-        self.name, self.count = name, 0
+        self.run, self.name, self.count = run, name, 0
         self._in_kernel = hasattr(shell, "kernel")
         self._run = run if self._in_kernel else _AtEnd(run)
         self._shell = shell
         self._spot: Spot | None = None
-        self._button: StopButton | None = None
+        self._buttons: list[StopButton] = []
         self.task: asyncio.Task[None] | None = None
         self.handle: Handle[None] | None = None
 
     def begin(self) -> None:
         self._run.show()
-        if self._in_kernel:
-            self._spot = Spot(self._shell)
-            if can_show_widgets(self._shell) and getattr(self._shell.kernel, "_allow_stdin", False):  # else nobody is there to press
-                self._button = StopButton(self._spot, self.name, self.stop)
+        if self._in_kernel and is_captured(self._shell):  # nobody would see a card, or press a button
+            print(f"{self.name} runs in the background; %agent stop {self.name} ends it, %agent show last shows it")
+        else:
+            self.show_button()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self.handle = portal().start(self._drive)
         else:
             self.task = loop.create_task(self._drive())
+
+    def show_button(self) -> None:
+        if not self._in_kernel:
+            return
+        self._spot = Spot(self._shell)
+        if can_show_widgets(self._shell) and getattr(self._shell.kernel, "_allow_stdin", False):  # else nobody is there to press
+            button = StopButton(self._spot, self.name, self.stop)
+            button.show()
+            self._buttons.append(button)
 
     def stop(self) -> None:
         self.count += 1  # seen at the next tick
@@ -116,8 +133,8 @@ class _Job:
             self._end_of_controls(told)
 
     def _end_of_controls(self, told: str) -> None:
-        if self._button is not None:
-            self._button.close()
+        for button in self._buttons:
+            button.close()
         if told and self._spot is not None:
             self._spot.put(line_bundle(told))
         elif told:

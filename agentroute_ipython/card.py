@@ -171,13 +171,16 @@ class Card:
 
     @classmethod
     def from_result(cls, source: Result[Any] | Record) -> Card:
-        """The card of a run that is over: from its Result, whole or partial, or from a record of the run history."""
+        """The card of a run from its Result, whole or partial, or from a record of the run history, perhaps of one that goes on."""
         card = cls()
         record = source if isinstance(source, Record) else source.record
         if record is not None:
             card._load(record)
         if isinstance(source, Result):
             card._take(source)
+        elif source.run.going_on:
+            card.state = "running"
+            card.running = {_key(call) for call in source.tool_calls if call.status == "interrupted" and call.duration_s is None}
         return card
 
     def _turn_ended(self, event: TurnEnd) -> None:

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from agentroute.errors import ErrorAgent, ErrorInterrupted, ErrorMissingPackage
 from agentroute.events import AgentEnd, Event
-from agentroute.figures import cost_text, plural
+from agentroute.figures import plural
 from agentroute.result import Result
 
 from .formats import one_line
@@ -20,6 +20,8 @@ from .running import Interrupted, Run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .comparison_display import Cards
 
 __all__ = ["Case", "Comparison", "ErrorComparison", "Results"]
 
@@ -188,16 +190,40 @@ def _seen(task: asyncio.Task[None]) -> None:
 # ----------------------------------------------------------------------------------------------------------- what came of it
 
 
-class Results(list[Result[Any]]):
+class Results(Sequence[Result[Any]]):
     """The Results of a comparison, in the order they were shown; partial ones of runs that failed or were stopped.
 
-    `labels` names each. A notebook shows them side by side; `frame` is a DataFrame of them.
+    A sequence that does not change, so that each keeps its label; a slice is Results, too. A notebook shows them side by side;
+    `frame` is a DataFrame of them.
     """
 
     def __init__(self, results: Iterable[Result[Any]] = (), labels: Iterable[str] = ()) -> None:
-        super().__init__(results)
-        named = list(labels)
-        self.labels = [*named, *map(str, range(len(named) + 1, len(self) + 1))][: len(self)]
+        self._results, named = tuple(results), tuple(labels)
+        self._labels = (*named, *map(str, range(len(named) + 1, len(self._results) + 1)))[: len(self._results)]
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells each from the others, in order."""
+        return list(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @overload
+    def __getitem__(self, place: int) -> Result[Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Results: ...
+    def __getitem__(self, place: int | slice) -> Result[Any] | Results:
+        if isinstance(place, slice):
+            return Results(self._results[place], self._labels[place])
+        return self._results[place]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Results):
+            return NotImplemented
+        return (self._results, self._labels) == (other._results, other._labels)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -234,14 +260,21 @@ class Results(list[Result[Any]]):
         return rows
 
     def __repr__(self) -> str:
+        from .money import money_words
+
         states = Counter(_STATES.get(result.record.run.status, "stopped") if result.record else "stopped" for result in self)
-        costs = [result.record.run.cost_usd for result in self if result.record and result.record.run.cost_usd is not None]
         words = ", ".join(f"{number} {state}" for state, number in states.items())
-        return f"<Results: {plural(len(self), 'run')}{f': {words}' if words else ''}{f'; {cost_text(sum(costs))}' if costs else ''}>"
+        money = money_words(self._cards().cards)
+        return f"<Results: {plural(len(self), 'run')}{f': {words}' if words else ''}{f'; {money}' if money else ''}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from .card import Card
-        from .comparison_display import Cards, to_html, to_text
+        from .comparison_display import to_html, to_text
 
-        cards = Cards(self.labels, [Card.from_result(result) for result in self])
+        cards = self._cards()
         return {"text/html": to_html(cards), "text/plain": to_text(cards)}
+
+    def _cards(self) -> Cards:
+        from .card import Card
+        from .comparison_display import Cards
+
+        return Cards(self._labels, [Card.from_result(result) for result in self])

@@ -15,11 +15,12 @@ from agentroute.figures import cost_text, count_text, plural, seconds_text
 from .card import Card
 from .comparison_style import COMPARISON_STYLE
 from .differences import diff_html
-from .display import _answer, _error
+from .display import answer_html, error_html
 from .escaping import line as _line
 from .formats import one_line
 from .live import LiveView
-from .plain import call_line, json_value, maybe_charged, output_text, usage_items, usage_line
+from .money import cost, cost_words, money_words
+from .plain import call_line, json_value, output_text, usage_items, usage_line
 from .plain import to_text as card_text
 from .tables import Table
 from .word_differences import by_lines
@@ -42,15 +43,14 @@ class Cards:
     def __init__(self, labels: Sequence[str], cards: Sequence[Card] | None = None) -> None:
         self.labels = list(labels)
         self.cards = list(cards) if cards is not None else [Card() for _ in labels]
-        self.waiting: list[Any] = []
         self._answers: dict[int, str] = {}
 
     def answer_html(self, index: int) -> str:
         """The answer of a run as HTML. That of one that has ended is made once, and not for each redraw of the others."""
         if not self.cards[index].ended:
-            return _answer(self.cards[index])
+            return answer_html(self.cards[index])
         if index not in self._answers:
-            self._answers[index] = _answer(self.cards[index])
+            self._answers[index] = answer_html(self.cards[index])
         return self._answers[index]
 
     def apply(self, item: tuple[int, Event]) -> Cards:
@@ -93,6 +93,9 @@ class ComparisonView(LiveView):
 
     def _new_card(self) -> Cards:
         return Cards(self._labels)
+
+    def _card_of(self, index: int) -> Card:
+        return self.card.cards[index]  # type: ignore[no-any-return]
 
     def _bundle(self) -> dict[str, str]:
         return {"text/html": to_html(self.card), "text/plain": to_text(self.card)}
@@ -205,33 +208,32 @@ class _Compared:
         states = [card.state for card in self.cards.cards]
         if not self.cards.ended:
             ended = sum(state != "running" for state in states)
-            return f"{ended} of {plural(len(states), 'run')} {'has' if ended == 1 else 'have'} ended"
+            words = f"{ended} of {plural(len(states), 'run')} {'has' if ended == 1 else 'have'} ended"
+            waiting = sum(bool(card.waiting) and not card.ended for card in self.cards.cards)
+            return f"{words}, {waiting} {'waits' if waiting == 1 else 'wait'} for your approval" if waiting else words
         if len(set(states)) == 1:
             return f"{states[0]}, {plural(len(states), 'run')}"
         return f"{plural(len(states), 'run')}, {', '.join(f'{states.count(state)} {state}' for state in dict.fromkeys(states))}"
 
     def total_words(self) -> str:
         """`done, 3 runs, all 3 answers are the same, $0.012 together`: the last line, for who hears it."""
-        costs = [_cost(card) for card in self.cards.cards]
-        known = [cost for cost, _ in costs if cost is not None]
-        at_least = "at least " if any(cost is None or more for cost, more in costs) else ""
-        together = f"{at_least}{cost_text(sum(known))} together" if known else "cost unknown"
-        return ", ".join(filter(None, (self.state_words(), self.verdict(), together)))
+        money = money_words(self.cards.cards)
+        return ", ".join(filter(None, (self.state_words(), self.verdict(), f"{money} together" if "$" in money else money)))
 
     def rows(self) -> list[list[str]]:
         """Label, state, tokens in, tokens out, cost, time, answer; the cheapest and the fastest are named so."""
         cards = self.cards.cards
-        costs = [cost if not more else None for cost, more in map(_cost, cards)]
+        costs = [usd if not more else None for usd, more in map(cost, cards)]
         times = [card.duration_s if card.ended and card.state == "done" else None for card in cards]
-        cheapest = _best([cost if card.state == "done" else None for cost, card in zip(costs, cards, strict=True)], cost_text)
+        cheapest = _best([usd if card.state == "done" else None for usd, card in zip(costs, cards, strict=True)], cost_text)
         fastest = _best(times, seconds_text)
         rows = []
         for index, card in enumerate(cards):
             run = card.run
             tokens = [count_text(run.input_tokens if run else None), count_text(run.output_tokens if run else None)]
-            cost = f"{_cost_words(card)}{' cheapest' if index in cheapest else ''}"
+            price = f"{cost_words(card)}{' cheapest' if index in cheapest else ''}"
             time = f"{seconds_text(card.duration_s)}{' fastest' if index in fastest else ''}"
-            rows.append([self.cards.labels[index], card.state, *tokens, cost, time, self.answer_words(index)])
+            rows.append([self.cards.labels[index], card.state, *tokens, price, time, self.answer_words(index)])
         return rows
 
 
@@ -244,23 +246,6 @@ def _answer_text(card: Card) -> str | None:
     if card.output is not None:
         return output_text(card.output)
     return card.answer.strip() or None
-
-
-def _cost(card: Card) -> tuple[float | None, bool]:
-    """What the answers and the tools' runs cost, also where they were paid for before; and whether some of it is unknown."""
-    turns = [turn for turn in card.turns if maybe_charged(turn)]
-    costs = [turn.cost_saved_usd if turn.replayed_from else turn.cost_usd for turn in turns]
-    for call in card.calls.values():
-        costs += [cost for cost in (call.cost_usd, call.cost_saved_usd) if cost is not None]
-    known = [cost for cost in costs if cost is not None]
-    return (sum(known) if known else None), len(known) < len(costs)
-
-
-def _cost_words(card: Card) -> str:
-    cost, more = _cost(card)
-    if cost is None:
-        return "unknown" if card.turns else ""
-    return f"{'at least ' if more else ''}{cost_text(cost)}{' (replayed)' if card.replayed else ''}"
 
 
 def _best(values: Sequence[float | None], words: Callable[[float | None], str]) -> set[int]:
@@ -307,7 +292,7 @@ def _column(compared: _Compared, index: int) -> str:
     else:
         answer = cards.answer_html(index)
     difference = _difference(compared, index) if cards.ended and like is None else ""
-    return f'<div class="agr-column">{usage}{_error(card)}{answer}{_calls(card)}{difference}</div>\n'
+    return f'<div class="agr-column">{usage}{error_html(card)}{answer}{_calls(card)}{difference}</div>\n'
 
 
 def _usage(label: str, card: Card) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .style import SHEET_STYLE, STYLE, _short
+from .style import SHEET_STYLE, STYLE, minified
 
 __all__ = ["COMPARISON_STYLE", "DIFFERENCE_STYLE"]
 
@@ -36,5 +36,5 @@ _COMPARISON_SOURCE = """
 &.agr-comparison .agr-fields :is(th, td) { width: auto; white-space: pre-wrap; }
 """
 
-DIFFERENCE_STYLE = SHEET_STYLE + _short(_DIFFERENCE_SOURCE + _SHEET_SOURCE)
-COMPARISON_STYLE = STYLE + _short(_DIFFERENCE_SOURCE + _COMPARISON_SOURCE)
+DIFFERENCE_STYLE = SHEET_STYLE + minified(_DIFFERENCE_SOURCE + _SHEET_SOURCE)
+COMPARISON_STYLE = STYLE + minified(_DIFFERENCE_SOURCE + _COMPARISON_SOURCE)

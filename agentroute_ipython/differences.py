@@ -1,4 +1,4 @@
-"""What differs: `%agent diff` between two recorded runs, and the words that two texts do not share, as HTML and as text."""
+"""What differs between two runs, and the words that two texts do not share, as HTML and as text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from .comparison_style import DIFFERENCE_STYLE
 from .escaping import line as _line
 from .escaping import text_block as _block
 from .formats import one_line, visible
+from .steps import COMPARISON, POSITION
 from .tables import Table
 from .word_differences import Kind, by_lines, word_diff
 
 if TYPE_CHECKING:
     from agentroute import Result, RunStore
 
-__all__ = ["RunDifferences", "diff", "diff_html", "diff_sheet", "diff_text", "word_diff"]
+    from .comparison import Results
+
+__all__ = ["RunDifferences", "diff", "diff_html", "diff_text", "run_id_of", "word_diff"]
 
 AROUND = 100
 """Characters that are shown of what is equal on each side of a change."""
@@ -102,6 +105,8 @@ class RunDifferences:
     before: Record
     after: Record
     title: str = "What changed between the two runs"
+    about: Sequence[str] = ()
+    """What else a reader must know of the two runs, a sentence each."""
     rows: list[tuple[str, str, str, str]] = field(init=False)
     """What it is, before, after, and how it changed: settings that differ, and all figures."""
     texts: list[tuple[str, str, str]] = field(init=False)
@@ -133,8 +138,9 @@ class RunDifferences:
         self._compare_tools()
         before, after = _answer(self.before), _answer(self.after)
         if before is None or after is None:
+            going_on = any(side.run.going_on for side, text in ((self.before, before), (self.after, after)) if text is None)
             missing = "neither run has an" if before is after else f"the {'first' if before is None else 'second'} run has no"
-            self.notes.append(f"{missing} answer")
+            self.notes.append(f"{missing} answer{' yet' if going_on else ''}")
         else:
             self._compare("answer", before, after)
 
@@ -160,6 +166,12 @@ class RunDifferences:
         """Whether prompt, instructions, tools, model, settings and answer are all equal; figures may differ."""
         return not self.texts and not any(change and name not in _FIGURE_NAMES for name, _, _, change in self.rows)
 
+    @property
+    def asked_otherwise(self) -> bool:
+        """Whether what was asked differs, or who was asked: prompt, instructions, tools, model or another setting."""
+        changed = {name for name, *_ in self.texts} | {name for name, _, _, change in self.rows if change and name not in _FIGURE_NAMES}
+        return not changed <= _CAME_OF_IT
+
     def _words(self) -> list[str]:
         """What is said below the table."""
         words = list(self.notes)
@@ -167,7 +179,7 @@ class RunDifferences:
             words.append("nothing changed in prompt, instructions, tools, model or settings, and the answer is the same")
         elif self.same:
             words.append(f"unchanged: {', '.join(self.same)}")
-        return words
+        return [*words, *self.about]
 
     def __repr__(self) -> str:
         cells = [[one_line(cell, 60) for cell in row] for row in self.rows]
@@ -259,13 +271,16 @@ def _texts_of(values: Iterable[str | None]) -> str:
 def _tags(record: Record) -> str:
     try:
         tags = json.loads(record.run.tags or "{}")
-        return ", ".join(f"{name}={value}" for name, value in sorted(tags.items()) if name != "comparison")
+        hidden = (COMPARISON, POSITION) if POSITION in tags and COMPARISON in tags else ()
+        return ", ".join(f"{name}={value}" for name, value in sorted(tags.items()) if name not in hidden)
     except (ValueError, AttributeError, RecursionError):
         return record.run.tags or ""
 
 
 def _status(record: Record) -> str:
     run = record.run
+    if run.going_on:
+        return "running"
     return f"{run.status}: {run.error_type}: {run.error_text or ''}".rstrip(": ") if run.error_type else run.status
 
 
@@ -279,6 +294,7 @@ _SETTINGS: tuple[tuple[str, Callable[[Record], str]], ...] = (
     ("status", _status),
     ("tools called", lambda record: ", ".join(call.tool_name for call in record.tool_calls)),
 )
+_CAME_OF_IT = {"answer", "model that answered", "endpoint", "conversation", "status", "tools called"}
 
 
 def _paid_s(run: RunRecord) -> float | None:
@@ -316,72 +332,50 @@ def _figures(before: float | None, after: float | None, words: Callable[[Any], s
 # -------------------------------------------------------------------------------------------------------------- asked for
 
 
-def diff_sheet(line: str, store: RunStore, notebook: str | None = None) -> RunDifferences | str:
-    """What the rest of an `%agent diff` line asks for: the last two runs of the notebook, or the two that are named; words
-    where there are not two.
-
-    Args:
-        notebook: as `RunRecord.notebook`; None where nobody knows it, then runs of which nobody knows either.
-
-    Raises:
-        ErrorConfig: a run that is not there, or a line that names neither none nor two.
-    """
-    words = line.split()
-    if len(words) not in (0, 2):
-        raise ErrorConfig(f"%agent diff compares the last two runs, or two run ids: %agent diff RUN_ID RUN_ID; got {plural(len(words), 'word')}")
-    if words:
-        before, after = (store.record(_run_id(word, store)) for word in words)
-        return RunDifferences(before, after)
-    last = _last_two(store, notebook)
-    if len(last) == 2:
-        return RunDifferences(store.record(last[0]), store.record(last[1]), "What changed from the run before last to the last run")
-    there_is = "there is only one run of this notebook so far" if last else "no run of this notebook is recorded yet"
-    return f"{there_is}; %agent diff compares the last two, %agent runs shows those of other notebooks, %agent diff RUN_ID RUN_ID compares any two"
-
-
-def diff(before: Result[Any] | str, after: Result[Any] | str, *, store: RunStore | None = None) -> RunDifferences:
+def diff(before: Result[Any] | Results | str, after: Result[Any] | str | None = None, *, store: RunStore | None = None) -> RunDifferences:
     """What differs between two runs: prompt, instructions, tools, model, tokens, cost, time and the answer.
 
     Args:
-        before, after: a Result, or a run id (or the beginning of one).
+        before, after: a Result, or a run id (or the beginning of one). The Results of a comparison of two runs stand for both.
         store: where run ids are looked up; by default the history that this process records in.
 
     Raises:
-        ErrorConfig: there is no such run, or the Result has no record.
+        ErrorConfig: there is no such run, the Result has no record, or these are not two runs.
     """
+    if after is None:
+        if isinstance(before, str) or not isinstance(before, Sequence) or len(before) != 2:
+            raise ErrorConfig(f"diff compares two runs: diff(run, other); got {_given(before)}")
+        both: Sequence[Any] = before
+        before, after = both
     return RunDifferences(_record(before, store), _record(after, store))
 
 
-def _record(run: Result[Any] | str, store: RunStore | None) -> Record:
+def _record(run: Any, store: RunStore | None) -> Record:
     if isinstance(run, str):
         from agentroute.store import RunStore, default_store
 
         known = store or default_store() or RunStore()
-        return known.record(_run_id(run, known))
+        return known.record(run_id_of(run, known))
     record = getattr(run, "record", None)
     if record is None:
-        raise ErrorConfig(f"diff compares Results of runs, or run ids; got {one_line(repr(run), 80)}")
+        raise ErrorConfig(f"diff compares Results of runs, or run ids; got {_given(run)}")
     assert isinstance(record, Record)
     return record
 
 
-def _last_two(store: RunStore, notebook: str | None) -> list[str]:
-    """The ids of the last two runs of the notebook that no tool has begun, oldest first."""
-    from agentroute.selection import Selection
-
-    columns = ["run_id", "parent_run_id", "notebook"]
-    limit = 100
-    while True:
-        where = Selection(notebook=(notebook,) if notebook else None, limit=limit)
-        rows = list(store.select(RunRecord, where=where, columns=columns))
-        found = [run_id for run_id, parent, place in rows if parent is None and place == notebook]
-        if len(found) >= 2 or len(rows) < limit:
-            return sorted(found)[-2:]
-        limit *= 20
+def _given(value: object) -> str:
+    """What was given instead of two runs, and how to write it where it holds them."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1:
+        return f"{plural(len(value), 'run')} of a comparison; name two of them: diff(results[0], results[1])"
+    return one_line(repr(value), 80)
 
 
-def _run_id(word: str, store: RunStore) -> str:
-    """The id of the run that is called so, or whose id begins so."""
+def run_id_of(word: str, store: RunStore) -> str:
+    """The id of the run that is called so, or whose id begins so.
+
+    Raises:
+        ErrorConfig: there is none, or more than one.
+    """
     from .arguments import nearest
 
     ids: list[str] = [run_id for (run_id,) in store.select(RunRecord, columns=["run_id"])]

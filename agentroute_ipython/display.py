@@ -19,7 +19,7 @@ from .style import style_for
 from .timeline import BEGINNING, VALUE, timeline
 from .trees import answer_table
 
-__all__ = ["to_html", "to_text", "usage_line"]
+__all__ = ["answer_html", "error_html", "to_html", "to_text", "usage_line"]
 
 ANSWER = 30_000
 """Characters of an answer that are kept in the HTML; the Result has all of them."""
@@ -36,7 +36,7 @@ def to_html(card: Card) -> str:
         run = f'<details class="agr-run"{opened}><summary>{_usage(card)}</summary>\n{timeline(card)}</details>'
     else:
         run = f'<div class="agr-run"><div>{_usage(card)}</div>\n{timeline(card)}</div>'
-    body = f"{_error(card)}{_answer(card)}{run}"
+    body = f"{error_html(card)}{answer_html(card)}{run}"
     # The two `ignore` classes keep MathJax from reading "$0.01 … $0.02" as a formula.
     start = f'<section class="agr agr-{card.state} mathjax_ignore tex2jax_ignore"><style>{style_for(body)}</style>'
     return f"{start}\n{body}\n</section>"
@@ -54,13 +54,15 @@ def _usage(card: Card) -> str:
     return " ".join(f"<span>{item}</span>" if len(item) < 60 else item for item in shown)  # a span stays on one line
 
 
-def _error(card: Card) -> str:
+def error_html(card: Card) -> str:
+    """What ended the run as a paragraph; an empty string for a run without an error."""
     if not (name := error_name(card)):
         return ""
     return f'<p class="agr-error"><b>{line(name, 80)}</b> {text_block(card.error_text or "", VALUE)}</p>\n'
 
 
-def _answer(card: Card) -> str:
+def answer_html(card: Card) -> str:
+    """The answer so far, or the end of what the model thinks before it says anything; an empty string while there is neither."""
     body = ""
     if card.output is not None:
         body = _structured(json_value(card.output))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agentroute.config import without_password
 from agentroute.errors import ErrorConfig
 
-from .agents import Agents, is_list_of_tools, is_model, is_tool, is_type, passes
+from .agents import Agents
 from .arguments import Options
 from .cell_source import Cell, literal
 from .formats import one_line
 from .interpolation import interpolate
+from .looking import BUILTIN_TYPES, description_of, function_of, is_model, is_type, module_of, tool_kind
 from .tables import shortened
 
 if TYPE_CHECKING:
     from agentroute import Agent
 
 __all__ = [
-    "FIELDS", "Given", "agent_values", "model_choices", "nameless_tools", "placeholders", "problems", "tool_choices", "type_choices",
+    "FIELDS", "Given", "agent_values", "changed_too", "in_words", "model_choices", "nameless_tools", "placeholders", "problems",
+    "tool_choices", "type_choices",
 ]  # fmt: skip
 
 FIELDS = (
@@ -48,14 +50,48 @@ class Given:
         """As the magic fills `{name}`."""
         return interpolate(text, self.names)
 
+    def made(self, options: Options) -> Agent[Any]:
+        """The agent that these options would define; nothing is changed by asking.
+
+        Raises:
+            ErrorConfig: none can be made by them.
+        """
+        return Agents(lambda: self.names, lambda name, value: None, lambda: None).define(self.name, options)
+
     def refused(self, options: Options) -> str | None:
-        """Why no agent can be made by these options; nothing is changed by asking."""
-        scratch = Agents(lambda: self.names, lambda name, value: None, lambda: None)
+        """Why no agent can be made by these options."""
         try:
-            scratch.define(self.name, options)
+            self.made(options)
         except ErrorConfig as error:
             return str(error)
         return None
+
+
+def changed_too(cell: Cell, given: Given, changes: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """What else than `changes` is changed in the kernel when its agent is defined by all of this cell: by setting, what holds
+    now and what would; nothing where the cell has a mistake."""
+    try:
+        options = cell.options(given.fill)
+        if given.held is None:
+            before, after = _all_in_words(given.base), _all_in_words(options.over(given.base))
+        else:
+            before, after = (agent_values(agent, given.names) for agent in (given.held, given.made(options)))
+    except ErrorConfig:
+        return {}
+    both = {name: (before.get(name, "nothing"), after.get(name, "nothing")) for name in {**before, **after}}
+    return {name: pair for name, pair in both.items() if name not in changes and pair[0] != pair[1]}
+
+
+def _all_in_words(options: Options) -> dict[str, str]:
+    return {name: in_words(getattr(options, name)) for name in options.given}
+
+
+def in_words(value: object) -> str:
+    """A value of `Options` for a message: `a, b`, `window:20`, `0.5`."""
+    if isinstance(value, tuple):
+        parts = ["=".join(one) if isinstance(one, tuple) else str(one) for one in value]
+        return (":" if isinstance(value[-1], int) else ", ").join(parts)
+    return without_password(_figure(value))
 
 
 def agent_values(agent: Agent[Any], names: Mapping[str, object]) -> dict[str, str]:
@@ -65,7 +101,8 @@ def agent_values(agent: Agent[Any], names: Mapping[str, object]) -> dict[str, st
     found["tools"] = ",".join(name for tool in agent.tools if (name := _name_of(tool, names))) or None
     found["output"] = agent.output.__name__ if isinstance(agent.output, type) else _name_of(agent.output, names)
     found["memory"], found["history"] = _name_of(agent.memory, names), _name_of(agent.history, names)
-    found["instructions"] = agent.instructions if isinstance(agent.instructions, str) else None
+    if isinstance(agent.instructions, str):  # half characters would make a message that cannot be sent
+        found["instructions"] = agent.instructions.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return {name: literal(_figure(value)) for name, value in found.items() if value is not None}
 
 
@@ -84,7 +121,7 @@ def model_choices(names: Mapping[str, object], word: str | None) -> list[tuple[s
     """Models to choose from, each with price and context in words: the notebook's own, then those this machine knows of."""
     from agentroute.models.catalogue import models
 
-    own = [(name, "a variable of the notebook") for name, value in names.items() if passes(is_model, value)]
+    own = [(name, "a variable of the notebook") for name, value in names.items() if is_model(value)]
     default = [(word, "the notebook’s default")] if word and one_line(word, 200) == word else []  # it may be a project's, and would be picked unseen
     return [*own, *default, *((entry.id, entry.about) for entry in models())]
 
@@ -97,7 +134,7 @@ def tool_choices(names: Mapping[str, object], chosen: list[str]) -> list[dict[st
     found = []
     for name, value in names.items():
         if not name.startswith("_") or name in chosen:
-            group = "own" if passes(is_list_of_tools, value) else _group(value) if passes(is_tool, value) else ""
+            group = _group(value)
             if group or name in chosen:
                 found.append({"name": name, "about": _about(value), "group": group or "missing"})
     missing = [name for name in chosen if name not in names]
@@ -108,8 +145,8 @@ def tool_choices(names: Mapping[str, object], chosen: list[str]) -> list[dict[st
 
 def type_choices(names: Mapping[str, object]) -> list[str]:
     """Types that an answer can have."""
-    own = [name for name, value in names.items() if not name.startswith("_") and passes(is_type, value)]
-    return [*own, "str", "int", "float", "bool"]
+    own = [name for name, value in names.items() if not name.startswith("_") and is_type(value)]
+    return [*own, *BUILTIN_TYPES]
 
 
 def problems(cell: Cell, given: Given) -> dict[str, str]:
@@ -144,27 +181,25 @@ def _problem_of_all(cell: Cell, given: Given) -> dict[str, str]:
 
 
 def _group(value: object) -> str:
-    from agentroute import Tool
-
-    module = getattr(value, "__module__", None) or type(value).__module__
-    if isinstance(value, Tool) or module == "__main__":
+    kind = tool_kind(value)
+    module = module_of(value)
+    if kind in ("tool", "list of tools") or module == "__main__":
         return "own"
-    return "" if module.partition(".")[0] in ("agentroute", "agentroute_ipython", "builtins") else "imported"
+    return "" if not kind or (module or "").partition(".")[0] in ("agentroute", "agentroute_ipython", "builtins", "") else "imported"
 
 
 def _about(value: object) -> str:
     """The first line of what a tool says about itself."""
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    text = getattr(value, "description", None) or getattr(value, "__doc__", None)
-    return one_line(text.strip().partition("\n")[0], 100) if isinstance(text, str) else ""
+    if tool_kind(value) == "list of tools":
+        return f"a list of {len(value)}"  # type: ignore[arg-type]
+    return one_line(description_of(value).strip().partition("\n")[0], 100)
 
 
 def _name_of(value: object, names: Mapping[str, object]) -> str | None:
     """The variable that holds this very object, or the function that it is made of."""
     if value is None:
         return None
-    function = getattr(value, "fn", None)
+    function = function_of(value)
     same = (name for name, held in names.items() if held is value or (function is not None and held is function))
     return next((name for name in same if not name.startswith("_")), None)
 

@@ -249,7 +249,7 @@ function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const root = make("form", "agr-form");
   const said = make("p", "agr-said");
-  let fields = null, waiting = 0, tries = 0, sent = {}, closing = false, done = "";
+  let fields = null, waiting = 0, tries = 0, sent = {}, confirmed = "", closing = false, done = "";
   said.setAttribute("role", "status");
   root.append(said);
   el.append(root);
@@ -261,17 +261,19 @@ function render({ model, el }) {
       "No answer yet. The kernel is busy, and this is done when it is free; or it was restarted, then run this cell again."), 1500);
     model.send({ ...message, view, cells: agentCells(model) });
   };
-  const save = () => {
+  const save = (yes = "") => {
     if (!fields) return;
     tries = 0;
+    confirmed = yes;
     root.querySelector(".agr-paste")?.remove();
+    root.querySelector(".agr-confirm")?.remove();
     sendChanges();
   };
   const sendChanges = () => {
     tries += 1;
     say("");
     sent = fields.changes();
-    ask({ kind: "save", changes: sent, shown: fields.shown });
+    ask({ kind: "save", changes: sent, shown: fields.shown, cell: fields.form.cell, confirmed });
   };
 
   // What was typed and not written yet stays, and so does the focus.
@@ -295,13 +297,31 @@ function render({ model, el }) {
       fields.field("model", "model", modelInput, modelList),
       fields.field("instructions", "instructions", area, make("p", "agr-note", "{name} is filled from the notebook; {{name}} stays.")),
       fields.tools(), limits, rest,
-      make("p", "agr-note", form.where), buttons(form), said,
+      make("p", "agr-note", form.where), ...kept(form), buttons(form), said,
     );
     fields.retype(Object.fromEntries(typed));
     if (focus) root.elements.namedItem(focus)?.focus();
     say(done);
     closing = false;
     done = "";
+  };
+
+  // What holds in the kernel, and is in no cell: each with a button that ends it.
+  const kept = (form) => {
+    const settings = Object.entries(form.kept);
+    if (!settings.length) return [];
+    const box = make("div", "agr-kept");
+    const forget = (setting) => {
+      sent = {};
+      ask({ kind: "forget", setting });
+    };
+    box.append(make("p", "agr-note", "Kept from an earlier run, not in the notebook; a restarted kernel lacks it:"));
+    box.append(...settings.map(([setting, value]) => {
+      const row = make("p", "agr-row");
+      row.append(make("span", "", `${setting}: ${value}`), button(`Forget ${setting}`, () => forget(setting)));
+      return row;
+    }));
+    return [box];
   };
 
   const rereading = () => button("Read the cell again", () => ask({ kind: "open" }));
@@ -317,7 +337,7 @@ function render({ model, el }) {
       }
       model.send({ kind: "close", view });
     });
-    row.append(button(form.writes ? "Write to the cell" : "Make the cell’s text", save, "agr-main"), rereading(), close);
+    row.append(button(form.writes ? "Write to the cell" : "Make the cell’s text", () => save(), "agr-main"), rereading(), close);
     return row;
   };
 
@@ -361,6 +381,13 @@ function render({ model, el }) {
       if (fields) fields.tell(errors);
       else root.replaceChildren(said, rereading());
       say(errors[""] ?? (Object.keys(errors).length ? "Nothing was written." : ""));
+    },
+    confirm: ({ words, confirmed: also }) => {
+      fields.tell({});
+      const box = make("div", "agr-confirm");
+      box.append(button("Write all of it", () => save(also)));
+      root.append(box);
+      say(words);
     },
     write: (order) => {
       if (writeCell(model, order)) ask({ kind: "written", id: order.id });

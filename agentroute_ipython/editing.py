@@ -7,7 +7,7 @@ In a terminal the definition comes into the next prompt instead.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from .edit_fields import (
     FIELDS,
     Given,
     agent_values,
+    changed_too,
+    in_words,
     model_choices,
     nameless_tools,
     placeholders,
@@ -30,7 +32,8 @@ from .edit_fields import (
     type_choices,
 )
 from .formats import one_line
-from .tables import Table, settings_table
+from .panels import close_widget, show_in_cell, stand_in
+from .tables import Table, settings_table, shortened
 
 if TYPE_CHECKING:
     from agentroute import Agent
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Form", "cell_text", "edit"]
 
 _FILES = {"_esm": Path(__file__).with_name("edit_form.js"), "_css": Path(__file__).with_name("edit_form.css")}
+_LOST = "(a form: run this cell to open it again)"
 _NO_WIDGETS = 'the form needs ipywidgets and anywidget: pip install "agentroute[notebook]"'
 
 
@@ -67,11 +71,15 @@ class _Place:
     """`cell [3]`"""
 
 
+_FOUND = tuple[Mapping[str, Any], Cell]
+"""A cell as the page tells of it, and its text taken apart."""
+
+
 class Form:
     """One form. It keeps nothing of the fields: each message of the page says what was shown and what is wanted.
 
     Messages of the page: `open` (what does the form show?), `save` (these changes), `written` (the cell has them now),
-    `close`. All but the last bring the notebook's `%%agent` cells, where the page can tell.
+    `forget` (a setting that no cell says), `close`. All but the last bring the notebook's `%%agent` cells, where the page can tell.
     """
 
     def __init__(self, name: str, magics: AgentMagics) -> None:
@@ -96,11 +104,18 @@ class Form:
             print(f"{_NO_WIDGETS}\nOr change this text, and run it in a cell:\n\n{self.definition()}")
             return
         self._widget = type("EditForm", (anywidget.AnyWidget,), dict(_FILES))()
+        show_in_cell(self, self._magics.shell)
         self._widget.on_msg(self._on_message)
         data, metadata = self._widget._repr_mimebundle_()
         again = f"The form of {self.name} was open here; %agent edit {self.name} opens it again."
         data |= {"text/plain": again, "text/html": _sentence(again)}
         self._form_output.display(data, metadata=metadata, raw=True)
+
+    def close(self) -> None:
+        """Ends the form; the table stays. So does a cell that is run again with the form it has opened before."""
+        if self._widget is not None:
+            close_widget(self._widget)
+            self._widget = None
 
     def definition(self) -> str:
         """A cell that defines the agent as it is, and asks no model."""
@@ -111,24 +126,28 @@ class Form:
         agent, where = self._magics.agents.all().get(self.name, (ErrorConfig("not defined yet"), "nothing yet"))
         if isinstance(agent, ErrorConfig):
             return _Settings(Table([("agent", self.name), ("defined by", where), ("problem", str(agent))]))
-        return _Settings(settings_table(agent, where))
+        return _Settings(settings_table(agent, where, self._magics.agents.kept(self.name)))
 
     def _fields(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """All that the page needs to show the form."""
-        place = self._place(content.get("cells") or ())
+        cells = content.get("cells") or ()
+        place = self._place(cells)
         given = self._given(place.cell)
         values = self._values(place, given)
+        kept = self._kept(cells, place, given)
         agent = self._agent()
         hints = placeholders(agent, values, given.names)
         chosen = _chosen(values.get("tools", ""), given)
         if given.held is not None and (nameless := nameless_tools(given.held, given.names)):
             hints["tools"] = f"It also has {', '.join(nameless)}, which no variable holds; a choice here replaces all its tools."
         elif "tools" not in values and agent.tools:
-            hints["tools"] = f"From another cell: {one_line(', '.join(agent.tools_map), 400)}. A choice here replaces them."
+            whence = "Kept from an earlier run, not in the notebook" if "tools" in kept else "From another cell"
+            hints["tools"] = f"{whence}: {one_line(', '.join(agent.tools_map), 400)}. A choice here replaces them."
         return {
             "kind": "form", "name": self.name, "values": {**dict.fromkeys(FIELDS, ""), **values}, "hints": hints, "chosen": chosen,
             "tools": tool_choices(given.names, chosen), "models": model_choices(given.names, self._magics.model),
             "types": type_choices(given.names), "where": self._where(place, given), "writes": place.id is not None,
+            "cell": place.id, "kept": kept,
         }  # fmt: skip
 
     def _agent(self) -> Agent[Any]:
@@ -140,7 +159,9 @@ class Form:
 
     def _where(self, place: _Place, given: Given) -> str:
         if place.id is not None:
-            return f"Changes are written to {place.words}, which begins “{one_line(place.cell.first_line, 60)}”."
+            where = f"Changes are written to {place.words}, which begins “{one_line(place.cell.first_line, 60)}”."
+            also = self._changed_too(place.cell, given)
+            return f"{where} It was not run as it stands; a change here defines {self.name} by all of it: {also}." if also else where
         if given.held is not None:
             why = f"{self.name} is an Agent held by a variable"
         elif self._magics.agents.written(self.name) is None:
@@ -152,14 +173,16 @@ class Form:
     # What is asked of it
 
     def _on_message(self, widget: Any, content: Mapping[str, Any], buffers: object) -> None:
-        answers = {"open": self._fields, "save": self._save, "written": self._written, "close": self._close}
+        answers = {"open": self._fields, "save": self._save, "written": self._written, "forget": self._forget, "close": self._close}
         try:
             answer = answers[content["kind"]](content)
         except ErrorConfig as error:
             answer = {"kind": "problems", "errors": {"": str(error)}}
+        except Exception as error:  # of a message that nobody foresaw, or an odd variable; without an answer the page waits for ever
+            answer = {"kind": "problems", "errors": {"": f"the form failed: {type(error).__name__}: {error}"}}
         if answer and "errors" in answer:
-            answer["errors"] = {name: one_line(text, 600) for name, text in answer["errors"].items()}
-        if answer:
+            answer["errors"] = {name: shortened(text) for name, text in answer["errors"].items()}
+        if answer and self._widget is not None:
             self._widget.send({**answer, "view": content.get("view")})
 
     def _save(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,12 +190,15 @@ class Form:
         changes, shown = dict(content["changes"]), content["shown"]
         place = self._place(content.get("cells") or ())
         given = self._given(place.cell)
+        if content.get("cell", place.id) != place.id:
+            raise ErrorConfig(f"{self.name} is defined by another cell by now; nothing was written. Read the cell again, and look what it says.")
         now = self._values(place, given)
         moved = {name: now.get(name, "") for name, text in changes.items() if now.get(name, "") not in (shown[name], text)}
         if moved:
             words = "the cell says by now: {}. Write again to put yours in its place."
             return {"kind": "problems", "errors": {name: words.format(text or "nothing") for name, text in moved.items()}, "shown": moved}
-        if given.held is not None and (kept := [name for name, text in changes.items() if not text.strip()]):
+        said = place.cell.values()
+        if given.held is not None and (kept := [name for name, text in changes.items() if not text.strip() and name not in said]):
             words = f"{self.name} keeps what it has where a cell says nothing; take it out where the variable is made"
             return {"kind": "problems", "errors": dict.fromkeys(kept, words)}
         changed = place.cell.with_changes(changes)
@@ -183,6 +209,10 @@ class Form:
             return {"kind": "text", "text": changed.source, "words": self._how_to_paste(given)}
         if changed == place.cell:
             return {"kind": "done", "words": f"{place.words} says so already."}
+        also = self._changed_too(changed, given, changes)
+        if also and also != content.get("confirmed"):
+            words = f"{place.words} was not run as it stands, and writing defines {self.name} by all of it. That changes in the kernel, too: {also}."
+            return {"kind": "confirm", "words": words[0].upper() + words[1:], "confirmed": also}
         self._pending[content["view"]] = place, changed
         return {"kind": "write", "id": place.id, "before": place.cell.source, "after": changed.source}
 
@@ -194,18 +224,33 @@ class Form:
         given = self._given(after, removed_from=place.cell)
         try:
             options = after.options(given.fill)
-            self._magics.agents.define(self.name, options, without=_gone(place.cell, after))
+            self._magics.agents.define(self.name, options, _gone(place.cell, after), place.id)
         except ErrorConfig as error:
             raise ErrorConfig(f"{place.words} was changed; {self.name} in the kernel was not: {error}") from None
         self._table_output.update(self._table())
         anew = "; its conversation begins anew" if options.over(given.base).memory == "ram" else ""
         self._last_words = f"{place.words} was changed, and {self.name} with it{anew}. Nothing was run."
+        if given.held is not None and (gone := _gone(place.cell, after)):
+            self._last_words += f" The variable keeps its {', '.join(gone)} until the cell that makes it is run again."
         return {"kind": "done", "words": self._last_words[0].upper() + self._last_words[1:]}
+
+    def _forget(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes out of the kernel's agent what it has kept from an earlier run."""
+        setting, cells = content["setting"], content.get("cells") or ()
+        place = self._place(cells)
+        if setting not in self._kept(cells, place, self._given(place.cell)):
+            raise ErrorConfig(f"{one_line(setting, 40)} is not kept from an earlier run; a cell says it by now")
+        self._magics.agents.define(self.name, Options(), without=[setting])
+        self._table_output.update(self._table())
+        written = self._magics.agents.written(self.name) or Options()
+        anew = "; its conversation begins anew" if written.memory == "ram" else ""
+        self._last_words = f"{self.name} has forgotten its {setting}, which no cell says{anew}"
+        return {"kind": "done", "words": f"{self._last_words}."}
 
     def _close(self, content: Mapping[str, Any]) -> None:
         again = f"{self._last_words.rstrip('.')}. %agent edit {self.name} opens the form again."
         self._form_output.update({"text/plain": again, "text/html": _sentence(again)}, raw=True)
-        self._widget.close()
+        self.close()
 
     def _how_to_paste(self, given: Given) -> str:
         if given.held is not None:
@@ -217,17 +262,45 @@ class Form:
     # Where the agent is defined
 
     def _place(self, cells: Sequence[Mapping[str, Any]]) -> _Place:
-        """The last cell of the notebook that defines the agent, else the first that names it; else one that would."""
-        held = self._magics.agents.held(self.name)
-        if held is not None:
-            return _Place(Cell("", "%%agent ", f"{self.name} --define", ""))
+        """The cell of the notebook that defines the agent, else the first that names it; else one that would define it."""
         self._check_readable(cells)
-        named = [(one, cell) for one in cells if (cell := self._names_it(one["source"]))]
-        found = next((pair for pair in reversed(named) if pair[1].defines), next(iter(named), None))
+        found = self._found(cells)
         if found is not None and found[0].get("writable", True):
             one, cell = found
             return _Place(cell, one["id"], f"cell [{one['count']}]" if one.get("count") else f"the cell at place {one['number']}")
+        if self._magics.agents.held(self.name) is not None:
+            return _Place(Cell("", "%%agent ", f"{self.name} --define", ""))
         return _Place(found[1] if found is not None else self._as_run() or self._as_written())
+
+    def _found(self, cells: Sequence[Mapping[str, Any]]) -> _FOUND | None:
+        """Of several that define it that which the kernel ran last, else the last one; a variable's agent is changed only by
+        cells that define."""
+        defining = self._defining(cells)
+        by_id = [pair for pair in defining if pair[0]["id"] == self._magics.agents.cell(self.name)]
+        run = self._run_last()
+        by_text = [pair for pair in defining if run is not None and pair[0]["source"].rstrip("\n") == run.source]
+        named = self._naming(cells) if self._magics.agents.held(self.name) is None else []
+        return next((pairs[-1] for pairs in (by_id, by_text, defining, named[:1]) if pairs), None)
+
+    def _naming(self, cells: Sequence[Mapping[str, Any]]) -> list[_FOUND]:
+        return [(one, cell) for one in cells if (cell := self._names_it(one["source"]))]
+
+    def _defining(self, cells: Sequence[Mapping[str, Any]]) -> list[_FOUND]:
+        return [pair for pair in self._naming(cells) if pair[1].defines]
+
+    def _kept(self, cells: Sequence[Mapping[str, Any]], place: _Place, given: Given) -> dict[str, str]:
+        """Settings that hold in the kernel and that no cell of the notebook says, in words: a restarted notebook lacks them."""
+        if given.held is not None:
+            return {}
+        said = {name for _, cell in (*self._naming(cells)[:1], *self._defining(cells)) for name in cell.values()} | {*place.cell.values()}
+        return {name: one_line(in_words(getattr(given.base, name)), 60) for name in given.base.given if name not in said}
+
+    def _changed_too(self, cell: Cell, given: Given, changes: Collection[str] = ()) -> str:
+        """What else than `changes` would hold in the kernel by this cell, in words; empty where there is no agent yet."""
+        if given.held is None and self._magics.agents.written(self.name) is None:
+            return ""
+        also = changed_too(cell, given, changes)
+        return ", ".join(f"{name} (now {one_line(now, 60)}; then {one_line(then, 60)})" for name, (now, then) in also.items())
 
     def _as_written(self) -> Cell:
         cell = Cell.read(cell_text(self.name, self._magics.agents.written(self.name) or Options()))
@@ -236,16 +309,20 @@ class Form:
 
     def _as_run(self) -> Cell | None:
         """The cell that was run last to define the agent, where it says all there is to say."""
+        cell = self._run_last()
+        if cell is None:
+            return None
+        try:
+            options = cell.options(self._given(cell).fill)
+        except ErrorConfig:
+            return None
+        return cell if options == self._magics.agents.written(self.name) else None
+
+    def _run_last(self) -> Cell | None:
+        """The cell that was run last to define the agent."""
         history = self._magics.shell.history_manager
-        for source in reversed(history.input_hist_raw if history is not None else []):
-            cell = self._names_it(source)
-            if cell is not None and cell.defines:
-                try:
-                    options = cell.options(self._given(cell).fill)
-                except ErrorConfig:
-                    return None
-                return cell if options == self._magics.agents.written(self.name) else None
-        return None
+        sources = reversed(history.input_hist_raw if history is not None else [])
+        return next((cell for source in sources if (cell := self._names_it(source)) and cell.defines), None)
 
     def _names_it(self, source: str) -> Cell | None:
         """The cell, if it is about this agent alone."""
@@ -290,7 +367,7 @@ class _Settings:
         return repr(self.table)
 
     def _repr_html_(self) -> str:
-        return f'<div class="agr-edit-settings">{self.table._repr_html_()}</div>'
+        return f'<div class="agr-edit-settings">{self.table._repr_html_()}</div>{stand_in("agr-edit-settings", _LOST)}'
 
 
 def _sentence(text: str) -> str:

@@ -55,12 +55,17 @@ class HistoryTable:
         given = {name: value for name, value in filters.items() if value is not None}
         self._form: dict[str, str] = {name: value for name, value in given.items() if name in FIELDS and isinstance(value, str)}
         self._fixed: dict[str, Any] = {name: value for name, value in given.items() if name not in self._form}
+        self._typed = self._form
+        """What stands in the fields: where it is no filter, the table goes on with the last one that was."""
+        self._problems: dict[str, str] = {}
+        self.opened: str | None = None
+        """The card of the run that was to be opened last, as HTML; None where there is none."""
         self._where = self._selection(self._form)
         self._by, self._descending, self._page = "started_at", True, 0
         self._total = 0
         self._order: list[str] | None = None
         self._selected: dict[str, None] = {}
-        self._found: tuple[object, Selection, int] | None = None
+        self._found: tuple[tuple[Selection, tuple[int, int]], Selection, int] | None = None
         self._choices: dict[str, list[tuple[str, str]]] = {}
         """By filter: values, each with what is shown of it."""
         self._read()
@@ -85,6 +90,12 @@ class HistoryTable:
         with self._lock:
             return Filters(**{**self._fixed, **self._form})  # type: ignore[typeddict-item]
 
+    @property
+    def problem(self) -> str:
+        """What was wrong with what was done, until the same is done rightly, or, but for a filter, until a refresh."""
+        with self._lock:
+            return "\n".join(self._problems.values())
+
     def state(self) -> dict[str, Any]:
         """What the browser draws, as JSON: the rows of the page, and what stands around them."""
         with self._lock:
@@ -96,10 +107,11 @@ class HistoryTable:
                 "pages": max(1, -(-self._total // PAGE)),
                 "by": self._by,
                 "descending": self._descending,
-                "form": {name: self._form.get(name, "") for name in FIELDS},
+                "form": {name: self._typed.get(name, "") for name in FIELDS},
                 "fixed": {name: one_line(_words(value), 60) for name, value in self._fixed.items()},
                 "choices": self._choices,
                 "n_selected": len(self._selected),
+                "problem": self.problem,
             }
 
     def sheet(self, note: str = NOTE) -> Sheet:
@@ -113,33 +125,29 @@ class HistoryTable:
         title = plural(total, "run") if total <= RUNS else f"The first {len(runs)} of {plural(total, 'run')}"
         return sheet_of_runs(runs, saved_more(self.store, where), f"{title}, {words}", note, MARK)
 
-    def card(self, run_id: str) -> str:
-        """A run's card as HTML.
-
-        Raises:
-            ErrorStore: there is no such run.
-        """
-        from .card import Card
-        from .display import to_html
-
-        return to_html(Card.from_result(self.store.record(run_id)))
-
     # ---- what is done to it -------------------------------------------------------------------------------------------
 
     def do(self, message: Mapping[str, Any]) -> str:
         """Does what the browser asks; returns what was wrong with it, in words, or an empty string."""
+        done = str(message.get("do"))
         act = {
             "sort": self._sort, "page": self._turn_to, "filter": self._filter, "refresh": self._refresh, "select": self._select,
             "select_all": self._select_all, "thumb": self._thumb,
-        }.get(str(message.get("do")))  # fmt: skip
-        if act is None:
-            return f"the table cannot do {message.get('do')!r:.40}"
-        try:
-            with self._lock:
+            "open": self._open,
+        }.get(done, self._not_known)  # fmt: skip
+        with self._lock:
+            try:
                 act(message)
-        except ErrorAgent as error:
-            return one_line(str(error), 300)
+            except Exception as error:  # also what nobody foresaw: without an answer the page waits for ever
+                words = str(error) if isinstance(error, ErrorAgent) else f"{done} failed: {type(error).__name__}: {error}"
+                self._problems[done] = one_line(words, 300)
+                return self._problems[done]
+            kept = ("filter",) if done == "refresh" else self._problems.keys() - {done}
+            self._problems = {name: text for name, text in self._problems.items() if name in kept}
         return ""
+
+    def _not_known(self, message: Mapping[str, Any]) -> None:
+        raise ErrorConfig(f"the table cannot do {message.get('do')!r:.40}")
 
     def _sort(self, message: Mapping[str, Any]) -> None:
         by = str(message.get("by"))
@@ -150,12 +158,18 @@ class HistoryTable:
         self._read()
 
     def _turn_to(self, message: Mapping[str, Any]) -> None:
-        self._page = int(message.get("page", 0))
+        page = message.get("page", 0)
+        if not isinstance(page, int):
+            raise ErrorConfig(f"a page is a number, from 0; got {page!r:.40}")
+        self._page = page
         self._stay_inside()
 
     def _filter(self, message: Mapping[str, Any]) -> None:
-        form = {name: str(message["form"][name]).strip() for name in FIELDS if message["form"].get(name) and name not in self._fixed}
-        form = {name: text for name, text in form.items() if text}
+        given = message.get("form")
+        if not isinstance(given, Mapping):
+            raise ErrorConfig(f"a filter is a form of {', '.join(FIELDS)}; got {given!r:.40}")
+        form = {name: _whole(str(given[name])).strip() for name in FIELDS if given.get(name) and name not in self._fixed}
+        form = self._typed = {name: text for name, text in form.items() if text}
         self._where = self._selection(form)
         self._form, self._page = form, 0
         self._read()
@@ -166,11 +180,16 @@ class HistoryTable:
         self._read_choices()
 
     def _select(self, message: Mapping[str, Any]) -> None:
-        for run_id in map(str, message.get("ids", ())):
-            if message.get("on"):
-                self._selected[run_id] = None
-            else:
-                self._selected.pop(run_id, None)
+        ids = message.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(run_id, str) for run_id in ids):
+            raise ErrorConfig(f"what is selected is a list of run ids; got {ids!r:.40}")
+        if not message.get("on"):
+            self._selected = {run_id: None for run_id in self._selected if run_id not in ids}
+            return
+        known = self._known(ids)
+        self._selected |= dict.fromkeys(run_id for run_id in ids if run_id in known)
+        if missing := [run_id for run_id in ids if run_id not in known]:
+            raise ErrorConfig(f"there is no run {missing[0]!r:.60} any more; Refresh takes it out of the table")
 
     def _select_all(self, message: Mapping[str, Any]) -> None:
         if message.get("on"):
@@ -187,6 +206,13 @@ class HistoryTable:
         else:
             score(run_id, THUMB, value, store=self.store)
 
+    def _open(self, message: Mapping[str, Any]) -> None:
+        from .card import Card
+        from .display import to_html
+
+        self.opened = None
+        self.opened = to_html(Card.from_result(self.store.record(str(message.get("id")))))
+
     # ---- reading ------------------------------------------------------------------------------------------------------
 
     def _selection(self, form: Mapping[str, str]) -> Selection:
@@ -198,6 +224,9 @@ class HistoryTable:
         key = (self._where, self.store.watermark())
         if self._found is None or self._found[0] != key:
             where = self._where if self._where.text is None else Selection(run_id=tuple(self.store.run_ids(self._where)))
+            if self._selected and self._found and self._found[0][1][0] != key[1][0]:  # another epoch: something was deleted
+                known = self._known(self._selected)
+                self._selected = {run_id: None for run_id in self._selected if run_id in known}
             self._found = key, where, self.store.run_count(where)
         self._total, self._order = self._found[2], None
         self._stay_inside()
@@ -247,11 +276,16 @@ class HistoryTable:
         return {run_id: value for run_id, name, scorer, value in rows if (name, scorer) == (THUMB, "")}
 
     def _checked(self, run_ids: Iterable[str]) -> dict[str, None]:
+        run_ids = getattr(run_ids, "run_id", run_ids)  # a DataFrame of runs, or a Result
         wanted = dict.fromkeys(Selection.of(run_id=run_ids).run_id or ())
-        known = {run_id for (run_id,) in self.store.select(RunRecord, where=Selection(run_id=tuple(wanted)), columns=["run_id"])}
+        known = self._known(wanted)
         if missing := [run_id for run_id in wanted if run_id not in known]:
             raise ErrorConfig(f"there is no run {missing[0]!r:.60} in {self.store.path}; agentroute.runs() lists those there are")
         return wanted
+
+    def _known(self, run_ids: Iterable[str]) -> set[str]:
+        """Those of them that the history has."""
+        return {run_id for (run_id,) in self.store.select(RunRecord, where=Selection(run_id=tuple(run_ids)), columns=["run_id"])}
 
     def _said(self) -> str:
         """Order and filters in words."""
@@ -261,6 +295,11 @@ class HistoryTable:
             words = f"by {ORDERS[self._by]}, {way}"
         given = {**self._fixed, **self._form}
         return "; ".join([words, *(f"{name}: {one_line(_words(value), 60)}" for name, value in given.items())])
+
+
+def _whole(text: str) -> str:
+    """Half an emoji is no text: no database takes it, and no answer to the page can hold it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _words(value: object) -> str:

@@ -255,14 +255,13 @@ function render({ model, el }) {
     const state = model.get("state");
     answered();
     say(state.problem ?? "");
-    if (!state.problem) above.show(state);
+    above.show(state); // also what is no filter stands there as it was typed
     rows.draw(state);
     below.show(state);
   };
   const heard = message => {
     if (!message?.id) return;
     answered();
-    if (message.error) { say(message.error); return; }
     cards.set(message.id, message.card);
     rows.draw(model.get("state"));
   };

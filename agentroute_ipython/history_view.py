@@ -10,18 +10,18 @@ import contextlib
 import secrets
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from agentroute import RunStore
-from agentroute.errors import ErrorAgent
 from agentroute.selection import Filters, with_hints
 from agentroute.store import default_store
 
 from .formats import one_line
-from .history_table import NOTE, HistoryTable
+from .history_table import MARK, NOTE, HistoryTable
+from .panels import close_widget, is_captured, show_in_cell, stand_in
 from .style import SHEET_STYLE
 
 if TYPE_CHECKING:
@@ -53,14 +53,18 @@ def history(store: StoreLike = None, **filters: Unpack[Filters]) -> HistoryView:
     """
     if store is None:
         store = default_store()
-    return HistoryView(HistoryTable(store if isinstance(store, RunStore) else RunStore(store), filters))
+    known = isinstance(store, RunStore)
+    opened = store if isinstance(store, RunStore) else RunStore(store)
+    return HistoryView(HistoryTable(opened, filters), opened.close if not known else None)
 
 
 class HistoryView:
     """The table that `history()` makes. Shown again, it is the same table in another place."""
 
-    def __init__(self, table: HistoryTable) -> None:
-        self._table = table
+    def __init__(self, table: HistoryTable, at_end: Callable[[], None] | None = None) -> None:
+        self._table, self._at_end = table, at_end
+        self._publisher: Any = None
+        """Of the cell that shows it, and not of one that is captured: another cell may run when it is drawn again."""
         self._display_id = secrets.token_hex(8)
         self._drawn: dict[str, str] = {}
         self._widget: Any = None
@@ -103,10 +107,13 @@ class HistoryView:
         self._handle({"do": "refresh"})
 
     def close(self) -> None:
-        """Takes the live table away; the static one stays."""
-        if self._widget is not None:
-            self._widget.close()
-            self._widget = None
+        """Takes the live table away; the static one stays. So does a cell that is run again with what it has shown before."""
+        with self._handling:
+            if self._widget is not None:
+                close_widget(self._widget)
+                self._widget = None
+            if self._at_end is not None:
+                self._at_end()
 
     # ---- outputs ------------------------------------------------------------------------------------------------------
 
@@ -120,52 +127,55 @@ class HistoryView:
         shell.display_pub.publish(self._drawn, {}, transient={"display_id": self._display_id})
         if widget is not None:
             shell.display_pub.publish(*_bundle(widget))
+        if not is_captured(shell):
+            self._publisher = shell.display_pub
+        show_in_cell(self, shell)
 
     def _static(self, note: str) -> dict[str, str]:
         sheet = self._table.sheet(note)
-        return {"text/html": sheet._repr_html_(), "text/plain": repr(sheet)}
+        return {"text/html": f"{sheet._repr_html_()}{stand_in(MARK, UNSEEN)}", "text/plain": repr(sheet)}
 
     def _draw_again(self) -> None:
         """The static output as the table is now, so that what is saved is what was seen."""
-        if self._drawn and (drawn := self._static(NOTE)) != self._drawn:
+        if self._publisher is not None and (drawn := self._static(NOTE)) != self._drawn:
             self._drawn = drawn
-            _shell().display_pub.publish(drawn, {}, transient={"display_id": self._display_id}, update=True)
+            self._publisher.publish(drawn, {}, transient={"display_id": self._display_id}, update=True)
 
     def _live(self) -> Any:
         """The widget; None where it cannot be made."""
         if self._widget is None:
             with contextlib.suppress(ImportError):
-                self._widget = _widget_class()(sheet_style=SHEET_STYLE, state=self._state(""))
+                self._widget = _widget_class()(sheet_style=SHEET_STYLE, state=self._state())
                 self._widget.on_msg(lambda _, message, buffers: self._handle(message))
         return self._widget
 
     # ---- messages -----------------------------------------------------------------------------------------------------
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: Any) -> None:
+        message = message if isinstance(message, dict) else {}
         with self._handling:
-            if message.get("do") == "open":
-                self._open(str(message.get("id")))
-                return
-            problem = self._table.do(message)
-            self._send(problem)
+            before = self._table.problem
+            self._table.do(message)
+            opened = message.get("do") == "open"
+            if not opened or self._table.problem != before:
+                self._send()
+            if opened and self._table.opened is not None and self._widget is not None:
+                self._widget.send({"id": str(message["id"]), "card": self._table.opened})
             if message.get("do") in ("sort", "filter", "refresh"):
                 self._draw_again()
 
-    def _open(self, run_id: str) -> None:
+    def _send(self) -> None:
+        if self._widget is None:
+            return
         try:
-            answer = {"card": self._table.card(run_id)}
-        except ErrorAgent as error:
-            answer = {"error": one_line(str(error), 300)}
-        if self._widget is not None:
-            self._widget.send({"id": run_id, **answer})
+            state = self._state()
+        except Exception as error:  # the file cannot be read any more, or is locked: the rows stay, and it is told
+            state = {**self._widget.state, "problem": one_line(f"{type(error).__name__}: {error}", 300), "answer": self._answers}
+        self._widget.state = state
 
-    def _send(self, problem: str = "") -> None:
-        if self._widget is not None:
-            self._widget.state = self._state(problem)
-
-    def _state(self, problem: str) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         self._answers += 1  # so that each is another one, and is sent
-        return {**self._table.state(), "problem": problem, "answer": self._answers}
+        return {**self._table.state(), "answer": self._answers}
 
 
 @cache

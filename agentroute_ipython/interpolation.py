@@ -14,7 +14,8 @@ from typing import Any
 from agentroute.config import Secret
 from agentroute.errors import ErrorConfig
 
-from .agents import kind_of, passes
+from .agents import kind_of
+from .looking import passes
 
 __all__ = ["BRACES", "MAX_CHARACTERS", "interpolate"]
 

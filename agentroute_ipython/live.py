@@ -22,6 +22,8 @@ from .modes import RENDERS
 if TYPE_CHECKING:
     from agentroute import Context, ToolCall
 
+    _Approve = Callable[[Context, ToolCall], Awaitable[Any]]
+
 __all__ = ["LiveView"]
 
 HEARTBEAT_S = 10.0
@@ -85,6 +87,9 @@ class LiveView:
     def _new_card(self) -> Any:
         return Card()
 
+    def _card_of(self, index: int) -> Card:
+        return self.card  # type: ignore[no-any-return]
+
     def _bundle(self) -> dict[str, str]:
         return {"text/html": to_html(self.card), "text/plain": to_text(self.card)}
 
@@ -129,16 +134,20 @@ class LiveView:
             self.card.abandon("left before its end")
             self._face.close()
 
-    def telling(self, approve: Callable[[Context, ToolCall], Awaitable[Any]]) -> Callable[[Context, ToolCall], Awaitable[Any]]:
-        """`approve`; while it decides, the card says that the call waits for an approval. The next redraw shows it."""
+    def telling(self, approve: _Approve, index: int = 0) -> _Approve:
+        """`approve`; while it decides, the card says that the call waits for an approval. The next redraw shows it.
+
+        `index`: which of the runs, in a view of several.
+        """
+        waiting = self._card_of(index).waiting
 
         async def decide(ctx: Context, call: ToolCall) -> Any:
             asked = (ctx.run_id, ctx.step, call.id, call.name)
-            self._waits(self.card.waiting.append, asked)
+            self._waits(waiting.append, asked)
             try:
                 return await approve(ctx, call)
             finally:
-                self._waits(self.card.waiting.remove, asked)
+                self._waits(waiting.remove, asked)
 
         return decide
 
@@ -172,6 +181,7 @@ class _Cell:
         self._card, self._shell, self._clock, self._cpu, self._bundle = card, shell, clock, cpu, bundle
         self._period_s, self._silent = period_s, silent
         self._display_id = secrets.token_hex(8)
+        self._publisher: Any = None
         self._shown_at: float | None = None
         self._closed_at: float | None = None
         self._drawn_at: deque[float] = deque(maxlen=BURST + 1)
@@ -236,8 +246,9 @@ class _Cell:
             return
         began = self._cpu()
         self._card.elapsed_s = (now if self._closed_at is None else self._closed_at) - self._shown_at
-        # The publisher is asked for each time: `%%capture` puts its own in place for as long as it lasts.
-        self._shell.display_pub.publish(self._bundle(), {}, transient={"display_id": self._display_id}, update=update)
+        if not update:  # and not at each redraw: `%%capture` of another cell puts its own publisher in place for as long as it lasts
+            self._publisher = self._shell.display_pub
+        self._publisher.publish(self._bundle(), {}, transient={"display_id": self._display_id}, update=update)
         self._costs_s.append(self._cpu() - began)
         self._drawn_at[-1] = self._clock()  # from its end on, so that no more than so many are sent in any second
 

@@ -14,7 +14,7 @@ from agentroute.store import default_store
 from .completion import install, uninstall
 from .magics import AgentMagics
 from .transform import AgentLine
-from .usage_totals import process_usage
+from .usage_totals import end_process_usage, process_usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "unload"]
 
+_OURS = ("agentroute", "agentroute_ipython")
 _SHORTENED = (ErrorAgent, KeyboardInterrupt)
 """What is shown without the library's own lines when it leaves a cell."""
 
@@ -61,6 +62,7 @@ def unload(shell: InteractiveShell) -> None:
     if shell.custom_exceptions == _SHORTENED:
         shell.set_custom_exc((), None)  # type: ignore[no-untyped-call]
     magics.end()
+    end_process_usage()
 
 
 def _show_error(
@@ -69,7 +71,7 @@ def _show_error(
     """An ErrorAgent, or a Stop, that left a plain cell, such as one of `agent.run(...)`: the error and the notebook's own line,
     and not the library's sixty. `%tb` still shows everything."""
     frames = list(traceback.walk_tb(trace))
-    library = [number for number, (frame, _) in enumerate(frames) if _module(frame).partition(".")[0] == "agentroute"]
+    library = [number for number, (frame, _) in enumerate(frames) if _module(frame).partition(".")[0] in _OURS]
     shortened = library and library[0] > 0 and not shell.call_pdb and shell.InteractiveTB.mode != "Verbose"
     if hasattr(error, "_render_traceback_") or not shortened:
         shell.showtraceback((kind, error, trace), running_compiled_code=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from agentroute import Agent
     from agentroute.events import Event
 
+    from .comparison import Case
     from .running import Runnable
 
 __all__ = ["AgentMagics"]
@@ -228,7 +229,7 @@ class AgentMagics(Magics):
             options = with_instructions(arguments.options, instructions)
             if arguments.models and arguments.name not in self.agents.known():
                 options = replace(options, model=options.model or arguments.models[0])
-            self.agents.define(arguments.name, options)
+            self.agents.define(arguments.name, options, cell=self.places().cell_id)
             arguments = replace(arguments, options=Options())
         run = self._run(prompt, arguments, here or arguments.background)
         if arguments.background:
@@ -255,42 +256,59 @@ class AgentMagics(Magics):
             options = arguments.options
             if arguments.models:
                 options = replace(options, model=arguments.models[0])
-            agent = self.agents.get(arguments.name, options)
+            agent = self.agents.get(arguments.name, options, self.places().cell_id)
             from .live import LiveView
 
-            view: Any = LiveView(shell=self.shell, render=self.render)
+            view: Any = LiveView(shell=self.shell, render=self._render_of(arguments))
             asked = self._asked(agent, prompt, arguments, view.telling(approver.decide))
             run: Runnable = Run(asked, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
         else:
             from .comparison import Comparison
             from .comparison_display import ComparisonView
 
-            cases, agent = self._cases(prompt, arguments, approver.decide)
-            view = ComparisonView(shell=self.shell, labels=[case.label for case in cases], render=self.render)
-            run = Comparison(cases, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
+            compared = self._compared(arguments)
+            view = ComparisonView(shell=self.shell, labels=[label for label, *_ in compared], render=self._render_of(arguments))
+            cases = self._cases(compared, prompt, arguments, partial(view.telling, approver.decide))
+            run = Comparison(cases, view, partial(self._keep, arguments.bind), self._told(compared[0][1], arguments))
         self.last = view
         return run
 
-    def _cases(self, prompt: str, arguments: Arguments, approve: Any) -> tuple[list[Any], Agent[Any]]:
-        """What is compared: each agent with each model, so many times; and the first of the agents."""
+    def _compared(self, arguments: Arguments) -> list[tuple[str, Agent[Any], int]]:
+        """What is compared: each agent with each model, so many times; label, agent, and which of its samples, from 1."""
         from agentroute.config import without_password
-        from agentroute.run_spec import new_run_id
 
-        from .comparison import Case
-
-        comparison, cases, first = {"comparison": new_run_id()}, [], None
+        compared = []
         for name in arguments.names:
             for model in arguments.models or (None,):
                 agent = self.agents.get(name, arguments.options if model is None else replace(arguments.options, model=model))
-                first = first or agent
                 asked = [name] if len(arguments.names) > 1 else []
                 asked += [without_password(model)] if model is not None and len(arguments.models) > 1 else []
                 for sample in range(1, arguments.samples + 1):
                     label = " ".join([*asked, *([f"#{sample}"] if arguments.samples > 1 else [])])
-                    events = self._asked(agent, prompt, arguments, approve, comparison, "" if sample == 1 else str(sample))
-                    cases.append(Case(label, events))
-        assert first is not None
-        return cases, first
+                    compared.append((label, agent, sample))
+        return compared
+
+    def _cases(
+        self, compared: list[tuple[str, Agent[Any], int]], prompt: str, arguments: Arguments, approving: Callable[[int], Any]
+    ) -> list[Case]:
+        """The runs of a comparison; `approving` gives what approves of the calls of one of them, by its index."""
+        from agentroute.run_spec import new_run_id
+
+        from .comparison import Case
+        from .steps import COMPARISON, POSITION
+
+        comparison, cases = new_run_id(), []
+        for index, (label, agent, sample) in enumerate(compared):
+            tags = {COMPARISON: comparison, POSITION: str(index + 1)}
+            events = self._asked(agent, prompt, arguments, approving(index), tags, "" if sample == 1 else str(sample))
+            cases.append(Case(label, events))
+        return cases
+
+    def _render_of(self, arguments: Arguments) -> str:
+        """As configured; a run that outlives the `%%capture` it was begun in would draw what nobody sees."""
+        from .panels import is_captured
+
+        return "off" if arguments.background and hasattr(self.shell, "kernel") and is_captured(self.shell) else self.render
 
     def _asked(
         self, agent: Agent[Any], prompt: str, arguments: Arguments, approve: Any, tags: dict[str, str] | None = None, salt: str = ""
@@ -311,7 +329,7 @@ class AgentMagics(Magics):
         return partial(error_text, store=store, magic=True, option=arguments.replay, recorded=arguments.record)
 
     def _keep(self, bind: str | None, result: Any) -> None:
-        """The Result of a run, or the list of those that were compared."""
+        """The Result of a run, or the Results of those that were compared."""
         self.shell.push({"_agent": result}, interactive=False)  # type: ignore[no-untyped-call]
         if bind is not None:
             self._bind(bind, result)
@@ -327,7 +345,7 @@ class AgentMagics(Magics):
             raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
         if len(arguments.names) > 1:
             raise ErrorConfig(f"--define defines one agent, got {','.join(arguments.names)}; define each in a cell of its own")
-        agent = self.agents.define(arguments.name, with_instructions(arguments.options, text))
+        agent = self.agents.define(arguments.name, with_instructions(arguments.options, text), cell=self.places().cell_id)
         tools = f", tools {', '.join(agent.tools_map)}" if agent.tools_map else ""
         print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .arguments import RESERVED, Option
 from .formats import one_line
+from .looking import BUILTIN_TYPES, is_memory, is_model, is_policy, is_type, module_of, tool_kind
 from .modes import APPROVALS
 
 if TYPE_CHECKING:
@@ -25,6 +22,9 @@ Offer = tuple[str, str]
 
 MOST = 400
 """Models; where more would match, the vendors are offered first (IPython cuts a list at 500)."""
+
+LAST_RUNS = 10
+"""Run ids that are offered."""
 
 _WORDS = {
     "budget": "what may be spent together",
@@ -52,8 +52,8 @@ _REPLAYS = {
     "only": "no request is sent",
     "fresh": "every request is sent, its answer kept",
 }
-_BUILTIN_TYPES = ("str", "int", "float", "bool")
-_GENERIC = (types.UnionType, types.GenericAlias, type(typing.List[int]), type(typing.Optional[int]), type(typing.Literal[1]))  # noqa: UP006, UP045
+_NAMES_A_MODEL = re.compile(r"local/|ollama/|https?://\S+\Z|[a-z0-9~][a-z0-9._-]*/[a-z0-9][a-z0-9._:-]{0,80}\Z")
+"""Also ids that no list has yet. They have no capitals, as keys and most other texts with a slash do."""
 
 
 def offers(asked: Asked, magics: AgentMagics) -> list[Offer]:
@@ -104,6 +104,24 @@ def _running(asked: Asked, magics: AgentMagics) -> list[Offer]:
     return [(name, "runs in the background") for name in running()]
 
 
+def _recorded(asked: Asked, magics: AgentMagics) -> list[Offer]:
+    """The last runs of this notebook that no tool has begun, the newest first."""
+    from agentroute.records import RunRecord
+    from agentroute.selection import Selection
+    from agentroute.store import default_store
+
+    from .place import notebook_of
+
+    if len(asked.taken) > 1:
+        return []
+    notebook = notebook_of(magics.shell)
+    where = Selection(notebook=(notebook,) if notebook else None, limit=10 * LAST_RUNS)
+    columns = ["run_id", "parent_run_id", "notebook", "agent_name", "prompt_text"]
+    rows = (default_store() or magics.store).select(RunRecord, where=where, columns=columns)
+    runs = [(run_id, agent, prompt) for run_id, parent, place, agent, prompt in rows if parent is None and place == notebook]
+    return [(run_id, one_line(f"{agent}: {prompt or ''}", 60)) for run_id, agent, prompt in sorted(runs, reverse=True)[:LAST_RUNS]]
+
+
 def _options(asked: Asked, magics: AgentMagics) -> list[Offer]:
     short = [(option.short, _short(option)) for option in asked.options if option.short and asked.fragment == option.short]
     return [*short, *((option.flag, _short(option)) for option in asked.options)]
@@ -122,16 +140,17 @@ def _cost_words(asked: Asked, magics: AgentMagics) -> list[Offer]:
 
 
 def _models(asked: Asked, magics: AgentMagics) -> Iterator[Offer]:
+    from agentroute.config import without_password
     from agentroute.models.catalogue import catalogue
     from agentroute.models.weights import CATALOGUE
 
     known = catalogue().entries
     ids = {entry.id for entry in known}
     for name, value in magics._names().items():
-        if _has(value, "complete_stream"):
+        if is_model(value):
             yield name, "a Model of the notebook"
-        elif type(value) is str and (value in ids or value.startswith(("local/", "ollama/"))):
-            yield name, one_line(value, 100)
+        elif type(value) is str and (value in ids or _NAMES_A_MODEL.match(value)):
+            yield name, one_line(without_password(value), 100)
     for weights in CATALOGUE.values():
         yield f"local/{weights.name}", "free, on this machine" if weights.here else f"free; agentroute local pull {weights.name}"
     yield "ollama/", "free; a model of Ollama"
@@ -140,58 +159,28 @@ def _models(asked: Asked, magics: AgentMagics) -> Iterator[Offer]:
 
 
 def _tools(asked: Asked, magics: AgentMagics) -> list[Offer]:
-    return _own_first(magics._names(), _tool_kind)
-
-
-def _tool_kind(value: object) -> str:
-    kind = type(value)
-    tool = _loaded("agentroute.tools", "Tool")
-    if tool is not None and tool in _bases(kind):
-        return "tool"
-    if kind in (types.FunctionType, types.MethodType):
-        return "function"
-    if kind in (list, tuple) and value and all(_tool_kind(one) in ("tool", "function") for one in value):  # type: ignore[attr-defined]
-        return "list of tools"
-    return ""
+    return _own_first(magics._names(), tool_kind)
 
 
 def _types(asked: Asked, magics: AgentMagics) -> list[Offer]:
-    return [*_own_first(magics._names(), _type_kind), *((name, "type") for name in _BUILTIN_TYPES)]
-
-
-def _type_kind(value: object) -> str:
-    return "type" if type in _bases(type(value)) or type(value) in _GENERIC else ""
+    return [*_own_first(magics._names(), lambda value: "type" if is_type(value) else ""), *((name, "type") for name in BUILTIN_TYPES)]
 
 
 def _own_first(names: Mapping[str, object], kind_of: Callable[[object], str]) -> list[Offer]:
     """Those of the notebook itself, then what it has imported."""
     found = [(name, kind, value) for name, value in names.items() if (kind := kind_of(value))]
-    imported = [offer for *offer, value in found if _module(value) not in ("__main__", None)]
-    own = [offer for *offer, value in found if _module(value) in ("__main__", None)]
+    imported = [offer for *offer, value in found if module_of(value) not in ("__main__", None)]
+    own = [offer for *offer, value in found if module_of(value) in ("__main__", None)]
     return [(name, kind) for name, kind in (*sorted(own), *sorted(imported))]
 
 
-def _module(value: object) -> str | None:
-    if type(value) is types.MethodType:
-        value = value.__func__
-    attributes = type.__dict__["__dict__"].__get__(value) if type in _bases(type(value)) else None
-    module = (
-        attributes.get("__module__")
-        if attributes is not None
-        else value.__module__
-        if type(value) is types.FunctionType
-        else None
-    )
-    return module if type(module) is str else None
-
-
 def _memories(asked: Asked, magics: AgentMagics) -> list[Offer]:
-    held = [(name, "a memory of the notebook") for name, value in magics._names().items() if _has(value, "get_messages")]
+    held = [(name, "a memory of the notebook") for name, value in magics._names().items() if is_memory(value)]
     return [("ram", "until the kernel ends"), *sorted(held)]
 
 
 def _histories(asked: Asked, magics: AgentMagics) -> list[Offer]:
-    held = [(name, "a policy of the notebook") for name, value in magics._names().items() if _has(value, "compact")]
+    held = [(name, "a policy of the notebook") for name, value in magics._names().items() if is_policy(value)]
     return [*_HISTORIES, *sorted(held)]
 
 
@@ -206,35 +195,12 @@ def _replays(asked: Asked, magics: AgentMagics) -> Iterable[Offer]:
     return _REPLAYS.items()
 
 
-# ---- looking at variables ---------------------------------------------------------------------------------------------
-
-
-def _has(value: object, method: str) -> bool:
-    """Whether an object, not a class, has a method of this name, as far as that is seen without asking it."""
-    if type in _bases(type(value)):
-        return False
-    try:
-        return callable(inspect.getattr_static(value, method, None))
-    except Exception:
-        return False
-
-
-def _bases(kind: type) -> tuple[type, ...]:
-    """The classes a class is made of; a metaclass of the user is not asked."""
-    bases: tuple[type, ...] = type.__dict__["__mro__"].__get__(kind)
-    return bases
-
-
-def _loaded(module: str, name: str) -> Any:
-    """A class of ours, where its module is loaded: before that no variable can hold one."""
-    return getattr(sys.modules.get(module), name, None)
-
-
 _MAKERS: dict[str, Callable[[Asked, AgentMagics], Iterable[Offer]]] = {
     "agent": _agents,
     "word": _agents_and_words,
     "show": _shown,
     "edit": _agents,
+    "diff": _recorded,
     "stop": _running,
     "budget": lambda asked, magics: [("off", "no budget")],
     "doctor": lambda asked, magics: [("--offline", "ask no endpoint")],

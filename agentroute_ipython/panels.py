@@ -1,43 +1,37 @@
 """What a run puts into its cell to be answered or pressed: the question of an approval, its buttons, the Stop button.
 
-Questions are static HTML and text; only buttons are widgets, each set in an output of its own, which is emptied when it has
-been used. So a saved notebook has words in it and no widgets. Foreign text is made visible and escaped, and is shown whole:
-who approves must be able to see everything.
+Only buttons are widgets, each set in an output of its own, which is emptied when it has been used. So a saved notebook has
+words in it and no widgets; those of a question are in `questions`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import secrets
 from collections.abc import Callable, Mapping
-from html import escape
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
-from .formats import call_text, one_line, visible
-from .style import STYLE
+from .formats import one_line
+from .questions import call_label, who_label
 
-__all__ = ["ApprovalButtons", "Spot", "StopButton", "can_show_widgets", "line_bundle", "parent_now", "question_bundle", "question_text", "verdict_line"]
+__all__ = [
+    "ApprovalButtons", "Spot", "StopButton", "can_show_widgets", "close_widget", "is_captured", "outputs_now", "show_in_cell",
+    "stand_in",
+]  # fmt: skip
 
-_EXTRA = (
-    ".agr.agr .agr-ask { padding: 8px 18px 12px; } .agr.agr .agr-ask p { margin: 0 0 6px; text-align: start; }"
-    " .agr.agr .agr-ask pre { max-height: 24em; overflow: auto; }"
-)
-Bundle = dict[str, str]
 
 
 class Spot:
-    """One output of the cell in which it, or its `parent`, was made; it is shown and changed from any task or thread, also later."""
+    """One output of the cell in which it, or its `outputs`, was made; it is shown and changed from any task or thread, also later."""
 
-    def __init__(self, shell: Any, parent: Any = None) -> None:
-        self._shell = shell
+    def __init__(self, shell: Any, outputs: tuple[Any, Any] | None = None) -> None:
+        self._publisher, self._parent = outputs or outputs_now(shell)
         self._display_id = secrets.token_hex(8)
         self._is_shown = False
-        self._parent = parent or parent_now(shell)
 
     def put(self, bundle: Mapping[str, Any]) -> None:
         """Shows a mime bundle in place of what was there."""
-        publisher = self._shell.display_pub
+        publisher = self._publisher
         before, there = None, self._parent is not None and _has_one_parent(publisher)
         if there:
             before, publisher.parent_header = publisher.parent_header, self._parent
@@ -54,73 +48,15 @@ class Spot:
             self.put({})
 
 
-def parent_now(shell: Any) -> Any:
-    """The cell that runs, where a kernel does not know it from the context, which tasks and threads carry (ipykernel 6)."""
+def outputs_now(shell: Any) -> tuple[Any, Any]:
+    """Where outputs of the cell that runs go: the publisher, which is another one in a cell that is captured; and the cell, where a
+    kernel does not know it from the context, which tasks and threads carry (ipykernel 6)."""
     publisher = getattr(shell, "display_pub", None)
-    return publisher.parent_header if publisher is not None and _has_one_parent(publisher) else None
+    return publisher, publisher.parent_header if publisher is not None and _has_one_parent(publisher) else None
 
 
 def _has_one_parent(publisher: Any) -> bool:
     return bool(publisher.has_trait("parent_header"))
-
-
-def question_text(name: str, arguments: Any) -> str:
-    """The call that waits for an approval, in full: the tool's name, and its arguments as indented JSON."""
-    return f"{_whole(name)} needs your approval\n{_pretty(arguments)}"
-
-
-def question_bundle(name: str, arguments: Any) -> Bundle:
-    text = _pretty(arguments)
-    size = f" <span>({len(text):,} characters; scroll to see all)</span>" if len(text) > 2000 else ""
-    html = (
-        f"<style>{STYLE}{_EXTRA}</style>"
-        f'<section class="agr"><div class="agr-ask"><p><b><code>{escape(_whole(name))}</code></b> needs your approval{size}</p>'
-        f'<pre tabindex="0">{escape(text)}</pre></div></section>'
-    )
-    return {"text/html": html, "text/plain": question_text(name, arguments)}
-
-
-def verdict_line(word: str, name: str, arguments: Any, why: str = "") -> str:
-    """What stays of a question: `approved: refund(amount=5)`."""
-    call = one_line(call_text(name, _json(arguments)), 200)
-    return f"{word}: {call}{f' because {one_line(why, 300)}' if why.strip() else ''}"
-
-
-def line_bundle(line: str) -> Bundle:
-    word, colon, rest = line.partition(":")
-    html = f"<div>{escape(word)}{colon}<code>{escape(rest)}</code></div>" if colon else f"<div>{escape(line)}</div>"
-    return {"text/html": html, "text/plain": line}
-
-
-def _whole(name: str) -> str:
-    return " ".join(visible(name).split())
-
-
-def _pretty(arguments: Any) -> str:
-    return visible(_json(arguments, indent=2))
-
-
-def _json(arguments: Any, indent: int | None = None) -> str:
-    """The arguments as the tool receives them, as JSON; what has no JSON is as Python shows it."""
-    try:
-        return json.dumps(arguments, indent=indent, ensure_ascii=False, default=_plain)
-    except Exception:  # keys that are no text, a circle, too deep, or an object that fails to describe itself
-        return _shown(arguments)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(type(value), "model_dump"):
-        return value.model_dump()
-    return sorted(value, key=repr) if isinstance(value, set | frozenset) else _shown(value)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:  # RecursionError among them
-        return f"<{type(value).__name__} that cannot be shown>"
 
 
 def can_show_widgets(shell: Any) -> bool:
@@ -130,35 +66,87 @@ def can_show_widgets(shell: Any) -> bool:
     return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
 
 
+def is_captured(shell: Any) -> bool:
+    """Whether outputs of the cell that runs are kept from the notebook, as `%%capture` does."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    return isinstance(getattr(shell, "display_pub", None), CapturingDisplayPublisher)
+
+
+def stand_in(mark: str, words: str) -> str:
+    """A style for the output that has the class `mark`: where the widget of the next output is lost, as in a notebook that is opened
+    again, these words stand in its place and no error. They are ours: nothing in them is escaped."""
+    lost = f".jp-OutputArea-child:has(.{mark}) + .jp-OutputArea-child > .jp-OutputArea-output.jupyter-widgets:not(:has(*))"
+    return f"<style>{lost} {{ font-size: 0; }} {lost}::after {{ font-size: var(--jp-ui-font-size1, 13px); content: '{words}'; }}</style>"
+
+
+def close_widget(widget: Any) -> None:
+    """Ends a widget, with what was made along with it."""
+    for part in (getattr(widget, "style", None), getattr(widget, "layout", None), widget):
+        if part is not None:
+            part.close()
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_in_cells: dict[str, tuple[str, WeakSet[Closable]]] = {}
+"""By cell: the run of it, and the views that this run has shown."""
+
+
+def show_in_cell(view: Closable, shell: Any) -> None:
+    """Takes note that the cell that runs shows this view. Those it has shown when it was run before are closed, unless another cell
+    shows them too: their outputs are gone. A cell is known by its id, and where the front end sends none by its text."""
+    parent: Mapping[str, Any] = getattr(shell, "get_parent", dict)() or {}
+    run = parent.get("header", {}).get("msg_id")
+    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code")
+    if not run or not cell:
+        return
+    before, views = _in_cells.get(cell, (run, WeakSet()))
+    if before == run:
+        views.add(view)
+        _in_cells[cell] = run, views
+        return
+    _in_cells[cell] = run, WeakSet([view])
+    for known in [known for known, (_, shown) in _in_cells.items() if not shown]:
+        del _in_cells[known]
+    shown_now = {id(one) for _, shown in _in_cells.values() for one in shown}
+    for one in views:
+        if id(one) not in shown_now:
+            one.close()
+
+
 class _Widgets:
-    """Widgets in an output of their own, until `close`."""
+    """Widgets in an output of their own, from `show` until `close`."""
 
     def __init__(self, spot: Spot, row: Any, text: str) -> None:
-        self._spot, self._row = spot, row
-        shown = row._repr_mimebundle_()
-        spot.put({**(shown[0] if isinstance(shown, tuple) else shown), "text/plain": text})
+        self._spot, self._row, self._text = spot, row, text
+
+    def show(self) -> None:
+        shown = self._row._repr_mimebundle_()
+        self._spot.put({**(shown[0] if isinstance(shown, tuple) else shown), "text/plain": self._text})
 
     def close(self) -> None:
         for widget in (*self._row.children, self._row):
-            for part in (getattr(widget, "style", None), widget.layout, widget):
-                if part is not None:
-                    part.close()
+            close_widget(widget)
         self._spot.clear()
 
 
 class ApprovalButtons(_Widgets):
-    """Approve, Deny, Always for this run, and a field for the reason of a denial.
+    """Approve, Deny, Always for this run, and a field for the reason of a denial; each names the call, also to a screen reader.
 
     `answered(verdict, reason)` is called once, maybe on another thread; the verdict is `approve`, `deny` or `always`.
     """
 
-    def __init__(self, spot: Spot, answered: Callable[[str, str], None]) -> None:
+    def __init__(self, spot: Spot, name: str, arguments: Any, who: str, answered: Callable[[str, str], None]) -> None:
         from ipywidgets import Button, HBox, Layout, Text
 
-        reason = Text(placeholder="reason, for a denial", layout=Layout(flex="1 1 12em", max_width="30em"))
-        wide = Layout(width="auto")
-        labels = {"approve": "Approve", "deny": "Deny", "always": "Always for this run"}
-        buttons = {verdict: Button(description=label, layout=wide) for verdict, label in labels.items()}
+        call, whose = call_label(name, arguments, 60), f" of {who_label(who)}" if who else ""
+        reason = Text(placeholder="reason, for a denial", tooltip=f"Why {call} is denied", layout=Layout(flex="1 1 12em", max_width="30em"))
+        wide = Layout(width="auto", max_width="100%")
+        labels = {"approve": f"Approve {call}", "always": f"Always for this run{whose}: {one_line(name, 60)}", "deny": f"Deny {call}"}
+        buttons = {verdict: Button(description=label, tooltip=label, layout=wide) for verdict, label in labels.items()}
 
         def press(verdict: str) -> Callable[[object], None]:
             def pressed(_: object) -> None:
@@ -170,8 +158,8 @@ class ApprovalButtons(_Widgets):
 
         for verdict, button in buttons.items():
             button.on_click(press(verdict))
-        row = HBox([buttons["approve"], buttons["always"], buttons["deny"], reason], layout=Layout(flex_flow="row wrap"))
-        super().__init__(spot, row, "(Approve, Always for this run, Deny: buttons that a running notebook shows)")
+        row = HBox([*buttons.values(), reason], layout=Layout(flex_flow="row wrap"))
+        super().__init__(spot, row, f"(Approve, Always for this run, Deny {call}: buttons that a running notebook shows)")
 
 
 class StopButton(_Widgets):

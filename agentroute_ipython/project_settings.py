@@ -39,6 +39,7 @@ __all__ = ["SETTINGS", "ProjectSettings", "apply", "read"]
 SETTINGS = ("model", "replay", "approval", "max_cost", "budget", "record", "render")
 ADMINISTRATOR = 0
 """The user whose files are trusted as one's own."""
+_JOINTS = dict.fromkeys(map(ord, "_- "))
 
 
 class ProjectSettings(NamedTuple):
@@ -77,13 +78,15 @@ def read(start: Path | None = None) -> ProjectSettings:
         whole = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         return ProjectSettings(not_taken=(f"{path} cannot be read, so its settings are left out: {one_line(str(error), 200)}",))
+    misspelt = tuple(f"{path}: nobody reads [{name}]; did you mean [tool.agentroute]?" for name in _misspelt(whole))
     tools = whole.get("tool")
     table = tools.get("agentroute") if isinstance(tools, dict) else None
     if table is None:
-        return ProjectSettings()
+        return ProjectSettings(not_taken=misspelt)
     if not isinstance(table, dict):
         raise ErrorConfig(f'{path}: [tool.agentroute] must be a table of settings, such as model = "MODEL"; got {table!r:.60}')
-    return _checked(path, table)
+    checked = _checked(path, table)
+    return checked._replace(not_taken=misspelt + checked.not_taken)
 
 
 def apply(project: ProjectSettings, magics: AgentMagics) -> None:
@@ -132,12 +135,24 @@ def _nearest_file(start: Path) -> Path | None:
 
 
 def _may_say_something(data: bytes) -> bool:
-    """Whether the table may be there. Most files have none, and reading TOML would cost some ms of every `%load_ext`."""
-    if b"agentroute" not in data:
+    """Whether the table may be there, perhaps misspelt or in a line that is no TOML. Most files have none, and reading TOML would cost
+    some ms of every `%load_ext`."""
+    if b"agent" not in data.lower():
         return False
     import re
 
-    return re.search(rb"\.\s*[\"']?agentroute[\"']?\s*\]|agentroute[\"']?\s*(?:\.|=(?!=))", data) is not None
+    name = rb"agent[_-]?route"
+    head, key = rb"^(?:\xef\xbb\xbf)?[ \t]*\[[^\]\n]*" + name, name + rb"[\"']?\s*(?:\.|=(?!=))"
+    return re.search(head + rb"|" + key, data, re.IGNORECASE | re.MULTILINE) is not None
+
+
+def _misspelt(whole: Mapping[str, Any]) -> list[str]:
+    """The tables that seem to be meant for us, and are not at our place."""
+    tables = {name: table for name, table in whole.items() if isinstance(table, dict)}
+    inner = [(name, table) for name, table in tables.items() if name.lower() in ("tool", "tools")]
+    tables |= {f"{name}.{one}": table for name, both in inner for one, table in both.items() if isinstance(table, dict)}
+    ours = [name for name in tables if name.lower().rpartition(".")[2].translate(_JOINTS) == "agentroute"]
+    return [name for name in ours if name != "tool.agentroute"]
 
 
 def _is_ours(path: Path) -> bool:

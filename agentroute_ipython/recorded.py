@@ -192,7 +192,7 @@ def _started(run: RunRecord) -> str:
 
 
 def _status(run: RunRecord) -> str:
-    if run.status == "interrupted" and run.duration_s is None:
+    if run.going_on:
         return "running"
     return one_line(run.error_type, 60) if run.status == "error" and run.error_type else run.status
 
@@ -271,7 +271,7 @@ def _costs(frame: Any, by: Sequence[str], title: str) -> Sheet:
     counts = ("runs", "turns", "input_tokens", "output_tokens")
     rows = frame.to_dict("records")
     sums = frame[[*counts, "cost_usd", "cost_saved_usd", "unknown_cost_share", "saved_more"]].sum(min_count=1).to_dict()
-    lines = [[*(_key(row[name]) for name in by), *_figures(row, counts)] for row in rows[-ROWS:]]
+    lines = [[*(one_line(_key(row[name]), 60) for name in by), *_figures(row, counts)] for row in rows[-ROWS:]]
     total = ["all", *[""] * (len(by) - 1), *_figures(sums, counts)]
     heads = (*by, "runs", "turns", "tokens in", "tokens out", "cost", "saved")
     columns = [Column(head.capitalize(), left=place < len(by), wide=place == len(by) - 1) for place, head in enumerate(heads)]

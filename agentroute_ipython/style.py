@@ -3,9 +3,9 @@
 Colours are the page's own: JupyterLab's variables, else VS Code's, else mixed from the colour of the text. `&` stands for
 `.agr.agr`, which outweighs what JupyterLab says about tables in outputs; for code it takes one `.agr` more.
 
-Every sheet that comes or goes makes the browser look at all elements of the page again that its rules may be about. Hence a
-card that has ended and is out of sight is not drawn, in JupyterLab (`content-visibility`), so that a new card costs as much
-in a long notebook as in a short one. One that runs is: each redraw is a new element, whose size would not be known.
+Each sheet that comes or goes makes the browser style all elements of the page anew that its rules may be about. Hence what is
+out of sight in JupyterLab is neither styled nor laid out (`content-visibility`), and a card costs about as much in a long
+notebook as in a short one. A running card is: each redraw is a new element, whose size nobody would know.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ _SOURCE = """
   --agr-dim: var(--vscode-descriptionForeground, color-mix(in srgb, currentColor 68%, transparent));
   --agr-line: var(--jp-border-color2, var(--vscode-panel-border, color-mix(in srgb, currentColor 20%, transparent)));
   --agr-soft: color-mix(in srgb, currentColor 4%, transparent);
-  --agr-mono: var(--jp-code-font-family, var(--vscode-editor-font-family, ui-monospace, monospace));
   --agr-bad: color-mix(in srgb, var(--jp-error-color1, var(--vscode-errorForeground, currentColor)) 80%, var(--agr-text));
   --agr-good: color-mix(in srgb, var(--jp-success-color1, var(--vscode-testing-iconPassed, currentColor)) 80%, var(--agr-text));
   --agr-busy: color-mix(in srgb, var(--jp-brand-color1, var(--vscode-progressBar-background, currentColor)) 80%, var(--agr-text));
@@ -58,7 +57,7 @@ _SOURCE = """
 & .agr-steps > table > * > tr > th:first-child { width: 99%; }
 & .agr-steps .agr-turn > * { padding-top: 9px; }
 & .agr-steps > table > * > tr > td[colspan] { padding-inline-start: 34px; }
-&.agr :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--agr-mono); white-space: pre-wrap; unicode-bidi: plaintext; }
+&.agr :is(code, pre) { margin: 0; padding: 0; border: 0; background: none; color: inherit; font: .95em/1.5 var(--jp-code-font-family, var(--vscode-editor-font-family, ui-monospace, monospace)); white-space: pre-wrap; unicode-bidi: plaintext; }
 """
 # What a card has only now and then, by what its HTML then holds.
 _PARTS = {
@@ -112,15 +111,16 @@ _SHEET_SOURCE = """
 """
 
 
-def _short(source: str) -> str:
+def minified(source: str) -> str:
+    """A style sheet without what is there for its readers, and with `&` as `.agr.agr`."""
     css = re.sub(r"\s*\n\s*", " ", source).replace("&", ".agr.agr")
     return re.sub(r" ?([{};>]) ?|(?<=[:,]) ", lambda match: match[1] or "", css).replace(";}", "}").strip()
 
 
-_BASE = _short(_SOURCE)
-_SHORT = {mark: _short(part) for mark, part in _PARTS.items()}
+_BASE = minified(_SOURCE)
+_SHORT = {mark: minified(part) for mark, part in _PARTS.items()}
 STYLE = _BASE + "".join(dict.fromkeys(_SHORT.values()))
-SHEET_STYLE = _BASE + _SHORT["agr-busy"] + _SHORT["agr-bad"] + _short(_SHEET_SOURCE)
+SHEET_STYLE = _BASE + _SHORT["agr-busy"] + _SHORT["agr-bad"] + minified(_SHEET_SOURCE)
 
 
 def style_for(drawn: str) -> str:

@@ -69,8 +69,8 @@ def agents_table(agents: Mapping[str, tuple[Agent[Any] | ErrorConfig, str]]) -> 
     return Table(rows, ("agent", "model", "tools", "instructions", "defined by"))
 
 
-def settings_table(agent: Agent[Any], where: str | None = None) -> Table:
-    """One row a setting that is set; `where` says by what it was defined."""
+def settings_table(agent: Agent[Any], where: str | None = None, kept: Sequence[str] = ()) -> Table:
+    """One row a setting that is set; `where` says by what it was defined, `kept` names settings that no cell says any more."""
     rows = [("agent", one_line(agent.name, 120)), *([("defined by", where)] if where else []), ("model", model_text(agent))]
     if agent.base_url:
         rows.append(("base_url", without_password(one_line(agent.base_url, 300))))
@@ -78,6 +78,8 @@ def settings_table(agent: Agent[Any], where: str | None = None) -> Table:
         value = agent.tools_map if setting == "tools" else getattr(agent, setting)
         if value is not None and value != {} and (setting != "record" or not value):
             rows.append((setting, shortened(_setting_text(value))))
+    if kept:
+        rows.append(("kept", f"{', '.join(kept)}: from an earlier run of the cell, which does not say so any more; not in a restarted notebook"))
     return Table(rows)
 
 

@@ -13,7 +13,10 @@ from agentroute.store import on_save
 if TYPE_CHECKING:
     from agentroute.records import RunRecord
 
-__all__ = ["UsageSums", "UsageTotals", "process_usage"]
+__all__ = ["UsageSums", "UsageTotals", "end_process_usage", "process_usage"]
+
+LATELY = 200
+"""Runs that ended and are kept one by one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class UsageSums:
     def of_run(cls, run: RunRecord) -> UsageSums:
         return cls(
             runs=1,
-            going_on=int(run.duration_s is None and run.status == "interrupted"),
+            going_on=int(run.going_on),
             calls=run.n_turns - run.n_replayed,
             replayed=run.n_replayed,
             input_tokens=run.input_tokens or 0,
@@ -62,36 +65,58 @@ class UsageTotals:
 
     def __init__(self) -> None:
         self._runs: dict[str, tuple[str, str, UsageSums]] = {}
+        """Those that go on, and those that ended lately, which may be saved once more."""
+        self._settled: dict[tuple[str, str], UsageSums] = {}
         self._lock = threading.Lock()
         self.changed: list[Callable[[], object]] = []
 
     def hear(self, run: RunRecord) -> None:
         heard = (run.agent_name, run.request_model, UsageSums.of_run(run))
         with self._lock:
+            self._runs.pop(run.run_id, None)
             self._runs[run.run_id] = heard
+            if len(self._runs) > 2 * LATELY:
+                self._settle()
         for tell in tuple(self.changed):
             with suppress(Exception):
                 tell()
 
     def by_agent_and_model(self) -> dict[tuple[str, str], UsageSums]:
-        """In the order of their first runs."""
-        groups: dict[tuple[str, str], list[UsageSums]] = {}
+        """By name: which of the runs of a comparison is heard of first is another one each time."""
         with self._lock:
+            groups = {group: [sums] for group, sums in self._settled.items()}
             runs = list(self._runs.values())
         for agent, model, sums in runs:
             groups.setdefault((agent, model), []).append(sums)
-        return {group: UsageSums.together(parts) for group, parts in groups.items()}
+        return {group: UsageSums.together(groups[group]) for group in sorted(groups)}
+
+    def _settle(self) -> None:
+        """Adds up those that ended longest ago, and lets go of them."""
+        for run_id in [run_id for run_id, (*_, sums) in self._runs.items() if not sums.going_on][:-LATELY]:
+            agent, model, sums = self._runs.pop(run_id)
+            self._settled[agent, model] = UsageSums.together([self._settled.get((agent, model), UsageSums()), sums])
 
 
 _of_process: UsageTotals | None = None
+_end: Callable[[], None] | None = None
 _beginning = threading.Lock()
 
 
 def process_usage() -> UsageTotals:
     """Those of this process, which counts from the first call on."""
-    global _of_process
+    global _of_process, _end
     with _beginning:
         if _of_process is None:
             _of_process = UsageTotals()
-            on_save(_of_process.hear)
+        if _end is None:
+            _end = on_save(_of_process.hear)
         return _of_process
+
+
+def end_process_usage() -> None:
+    """No more runs are counted until `process_usage` is called again."""
+    global _end
+    with _beginning:
+        if _end is not None:
+            _end()
+            _end = None

@@ -17,6 +17,7 @@ from agentroute.replays import replay_now
 from agentroute.store import default_store
 
 from .formats import one_line
+from .panels import is_captured
 from .recorded import Column, Sheet
 from .tables import Table
 from .usage_totals import UsageSums, UsageTotals, process_usage
@@ -35,6 +36,7 @@ def usage() -> UsageView:
     Put it last in a cell, or `display` it. In a notebook it is redrawn while runs go on, twice a second at most. It counts from
     `%load_ext agentroute_ipython` on, or from the first `usage()` where that was not done.
     """
+    process_usage()  # counts again, where `%unload_ext` has ended that
     return _view_of_process()
 
 
@@ -60,6 +62,10 @@ class UsageView:
         self._totals, self._clock, self._later = totals, clock, later or _in_a_thread
         self._display_id = secrets.token_hex(8)
         self._lock = threading.Lock()
+        self._drawing = threading.Lock()
+        """One redraw after the other, so that the last one is of the last state."""
+        self._publisher: Any = None
+        """Of a cell that shows it, and not of one that is captured: another cell may run when it is drawn again."""
         self._waiting = False
         self._drawn_at = 0.0
         self._drawn: dict[str, str] = {}
@@ -97,8 +103,12 @@ class UsageView:
         if not hasattr(shell, "kernel"):
             print(repr(self))
             return
-        self._drawn, self._drawn_at = self._bundle(), self._clock()
-        shell.display_pub.publish(self._drawn, {}, transient={"display_id": self._display_id})
+        with self._drawing:
+            drawn = self._bundle()
+            shell.display_pub.publish(drawn, {}, transient={"display_id": self._display_id})
+            if is_captured(shell):
+                return  # it stays as it is there
+            self._drawn, self._drawn_at, self._publisher = drawn, self._clock(), shell.display_pub
         if self._changed not in self._totals.changed:
             self._totals.changed.append(self._changed)
 
@@ -111,13 +121,14 @@ class UsageView:
         self._later(max(0.0, self._drawn_at + PERIOD_S - self._clock()), self._draw_again)
 
     def _draw_again(self) -> None:
-        with self._lock:
-            self._waiting = False
-            self._drawn_at = self._clock()
-        shell, drawn = _shell(), self._bundle()
-        if drawn != self._drawn and hasattr(shell, "kernel"):
-            self._drawn = drawn
-            shell.display_pub.publish(drawn, {}, transient={"display_id": self._display_id}, update=True)
+        with self._drawing:
+            with self._lock:
+                self._waiting = False
+                self._drawn_at = self._clock()
+            drawn = self._bundle()
+            if drawn != self._drawn and self._publisher is not None:
+                self._drawn = drawn
+                self._publisher.publish(drawn, {}, transient={"display_id": self._display_id}, update=True)
 
     def _bundle(self) -> dict[str, str]:
         sheet = self.sheet()

@@ -85,7 +85,7 @@ def _show(magics: AgentMagics, name: str) -> None:
     agent, where = agents[name]
     if isinstance(agent, ErrorConfig):
         raise agent
-    display(settings_table(agent, where))  # type: ignore[no-untyped-call]
+    display(settings_table(agent, where, magics.agents.kept(name)))  # type: ignore[no-untyped-call]
 
 
 def _edit(magics: AgentMagics, name: str) -> None:
@@ -108,10 +108,10 @@ def _stop(magics: AgentMagics, name: str) -> None:
 
 
 def _diff(magics: AgentMagics, rest: str) -> None:
-    from .differences import diff_sheet
+    from .difference_sheet import diff_sheet
     from .place import notebook_of
 
-    _display(diff_sheet(rest, default_store() or magics.store, notebook_of(magics.shell)))
+    _display(diff_sheet(rest, default_store() or magics.store, notebook_of(magics.shell), magics.shell.user_ns.get("_agent")))
 
 
 def _doctor(magics: AgentMagics, rest: str) -> None:

@@ -32,6 +32,8 @@ __all__ = [
 
 PIECES = 3
 """Pieces in which a text is streamed."""
+LONG = 2_000
+"""Characters of a text that is not drawn half."""
 CARDS = 60
 """Cards in one output."""
 
@@ -132,16 +134,17 @@ async def show_cards(canary: str) -> int:
         async with aclosing(agent.events(text[:100_000].strip() or "nothing", record=False)) as events:
             async for event in events:
                 card.apply(event)
-                if isinstance(event, TextDelta) and event.turn == 2 and len(drawn) % 2 == 0:
-                    drawn.append(to_html(card))
-        if len(drawn) % 2 == 0:
-            drawn.append("")  # no text, so no half of it
-        drawn.append(to_html(card))
+                if isinstance(event, TextDelta) and event.turn == 2 and event.delta == text[: len(event.delta)] and len(text) < LONG:
+                    drawn.append(unstyled(to_html(card)))
+        drawn.append(unstyled(to_html(card)))
     for start in range(0, len(drawn), CARDS):
-        whole, style = "".join(drawn[start : start + CARDS]), f"<style>{STYLE}</style>"
-        assert style in whole
-        get_ipython().display_pub.publish({"text/html": style + whole.replace(style, ""), "text/plain": "cards"})
+        get_ipython().display_pub.publish({"text/html": f"<style>{STYLE}</style>" + "".join(drawn[start : start + CARDS]), "text/plain": "cards"})
     return len(drawn)
+
+
+def unstyled(html: str) -> str:
+    """A card without its style sheet, which comes first in it."""
+    return html.partition("<style>")[0] + html.partition("</style>")[2]
 
 
 def groups(canary: str, size: int = 20) -> list[str]:

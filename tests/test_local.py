@@ -182,9 +182,11 @@ def test_settings_fill_only_what_a_request_leaves_open(tmp_path, child, server):
     assert [[body[name] for name in names] for body in server.requests] == [[0.2, 9, 0, 0.9], [1.0, 5, 7, 0.9]]
 
 
-@pytest.mark.parametrize(("temperature", "seed"), [(None, 0), (0.0, 0), (0.8, None)])
-def test_who_asks_for_variety_gets_no_fixed_seed(tmp_path, child, server, temperature, seed):
-    model = ModelLocal(write_gguf(tmp_path / "m.gguf"), settings={"temperature": 0.2, "seed": 0})
+@pytest.mark.parametrize(("temperature", "own", "seed"), [(None, False, 0), (0.0, False, 0), (0.8, False, None), (0.8, True, 0)])
+def test_who_asks_for_variety_gets_no_fixed_seed_but_his_own(tmp_path, child, server, temperature, own, seed):
+    settings = {"temperature": 0.2, "seed": 0}
+    model = ModelLocal(write_gguf(tmp_path / "m.gguf"), settings=settings if own else None)
+    model.settings = settings
     ask(model, LLMRequest("m", [Message("user", "Hi")], temperature=temperature))
     assert server.requests[0].get("seed") == seed
 

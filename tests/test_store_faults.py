@@ -13,6 +13,7 @@ import pytest
 
 from agentroute import Agent, RunStore, ToolCall
 from agentroute.records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord
+from agentroute.tables import Table
 from agentroute.testing import ModelScripted
 
 LONG = "A text that is too long to be kept in the row itself. " * 20
@@ -326,6 +327,16 @@ def test_a_history_of_version_3_is_upgraded_with_texts_scores_and_answers(store,
     [answer] = store.answers(bytes.fromhex("C2E9ECADABFFAEC5580293DFD4359988"))
     assert json.loads(store.answer_body(answer))["content"] == "answer " * 80
     assert path.with_name("runs.db.v3.bak").exists() and store.check() == []
+
+
+def test_an_upgrade_that_only_adds_columns_copies_no_row(store, path, monkeypatch):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(Path(__file__).with_name("older").joinpath("history_v3.sql").read_text())
+    monkeypatch.setattr(Table, "_carry_over", None)
+    assert store.record("01M816KF25HJZQPNPZTBSTE5AV").run.output_text == "answer " * 80
+    result = agent_of(store).run("go")
+    assert store.record(result.run_id) == result.record
 
 
 @pytest.mark.parametrize("version", VERSIONS)

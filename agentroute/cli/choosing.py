@@ -89,7 +89,7 @@ def the_store(path: str | None, *, must_exist: bool = True) -> RunStore:
 
 def state(run: RunRecord) -> str:
     """The record's status; `running` for a run that nobody has ended."""
-    return "running" if run.status == "interrupted" and run.duration_s is None else run.status
+    return "running" if run.going_on else run.status
 
 
 def named(store: RunStore, start: str) -> str:

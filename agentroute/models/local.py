@@ -64,8 +64,8 @@ class ModelLocal(ModelCloud):
         n_ctx: tokens of context for each request; by default 8192, or what the model was trained on if that is less.
         n_parallel: requests answered at once, each with a context (and the memory for it) of its own. More wait.
         threads: by default the physical cores this process may use.
-        settings: request fields used where a request leaves them open (`temperature`, `seed`, `repeat_penalty`, …); the seed is left
-            out of a request that names a temperature above 0, which asks for variety.
+        settings: request fields used where a request leaves them open (`temperature`, `seed`, `repeat_penalty`, …); those of the
+            catalogue by default, whose fixed seed is left out of a request that names a temperature above 0, which asks for variety.
         timeout: seconds for one request; starting the server is not counted.
     """
 
@@ -95,6 +95,7 @@ class ModelLocal(ModelCloud):
             free=True,
         )
         self.path = path
+        self._default_seed = settings is None
         self.settings = dict(self.weights.settings if self.weights is not None and settings is None else settings or {})
         self._options = _Options(path, self.model_id, n_ctx, n_parallel, threads)
         self._knows_tools = self.weights.knows_tools if self.weights is not None else None
@@ -172,7 +173,7 @@ class ModelLocal(ModelCloud):
         own = {field.name for field in fields(request)}
         given = {name: value for name, value in self.settings.items() if name in own and getattr(request, name) is None and name not in request.extra}
         extra = {name: value for name, value in self.settings.items() if name not in own}
-        if request.temperature:  # who asks for variety gets another answer each time
+        if request.temperature and self._default_seed:  # who asks for variety gets another answer each time
             extra.pop("seed", None)
         return replace(request, **given, extra={**extra, **request.extra})
 

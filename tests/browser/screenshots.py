@@ -8,8 +8,10 @@ import base64
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,18 @@ ANSWER = (
 )
 
 
+@dataclass
+class Hold:
+    """Where an answer stops for its picture: behind `text`, until `taken` is set."""
+
+    text: str
+    taken: threading.Event = field(default_factory=threading.Event)
+
+
 def paced(
-    answer: str | ToolCall, *, first_s: float, whole_s: float, tokens: tuple[int, int], cost: float, model: str = MODEL
+    answer: str | ToolCall, *, first_s: float, whole_s: float, tokens: tuple[int, int], cost: float, model: str = MODEL, hold: Hold | None = None
 ) -> Raw:
-    """One streamed answer: the first piece after `first_s`, the last after `whole_s` seconds."""
+    """One streamed answer: the first piece after `first_s`, the last after `whole_s` seconds, and what it is held up."""
 
     def pieces() -> Iterator[bytes]:
         deltas: list[dict[str, Any]] = (
@@ -69,7 +79,9 @@ def paced(
         usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "cost": cost}
         finish = "stop" if isinstance(answer, str) else "tool_calls"
         time.sleep(first_s)
-        for delta in deltas:
+        for number, delta in enumerate(deltas):
+            if hold is not None and hold.text in str(answer)[: 4 * number]:
+                hold.taken.wait(60)
             yield _event(model, {"delta": delta, "finish_reason": None})
             time.sleep((whole_s - first_s) / len(deltas))
         yield _event(model, {"delta": {}, "finish_reason": finish}, usage=usage)
@@ -89,27 +101,29 @@ def _event(model: str, choice: dict[str, Any], **more: Any) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
-def story(pace: float = 1.0) -> list[Raw]:
+def story(pace: float = 1.0, hold: Hold | None = None) -> list[Raw]:
     """The three answers of the run in the picture; `pace` 0 gives them at once."""
     look = ToolCall("call_1", "order_status", {"order_id": "4821"})
     pay = ToolCall("call_2", "refund", {"order_id": "4821", "amount": 4.9, "reason": "late delivery"})
     return [
         paced(look, first_s=0.9 * pace, whole_s=1.1 * pace, tokens=(412, 58), cost=0.002106),
         paced(pay, first_s=0.8 * pace, whole_s=1.0 * pace, tokens=(538, 71), cost=0.002679),
-        paced(ANSWER, first_s=0.7 * pace, whole_s=2.2 * pace, tokens=(627, 74), cost=0.002991),
+        paced(ANSWER, first_s=0.7 * pace, whole_s=2.2 * pace, tokens=(627, 74), cost=0.002991, hold=hold),
     ]
 
 
 def run_card(lab: Lab, page_name: str, theme: Theme, folder: Path) -> None:
     """Runs the cell in one theme and saves `card-THEME.png`, and `card-running-THEME.png` while it streams."""
-    with ModelServer(story()) as server:
+    hold = Hold("$4.90 shipping fee to")
+    with ModelServer(story(hold=hold)) as server:
         lab.write(page_name, [SETUP.format(base_url=server.base_url), CELL])
         with lab.open(page_name, theme) as page:
             page.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
             page.run_cell(0)
             page.run_cell(1, wait=False)
-            expect(page.cell_output(1)).to_contain_text("Because it is two days")
+            expect(page.cell_output(1)).to_contain_text(hold.text)
             take(page, 1, folder / f"card-running-{theme}.png")
+            hold.taken.set()
             page.wait_idle()
             expect(page.cell_output(1)).to_contain_text("done")
             page.cell_output(1).locator(".agr-run > summary").click()
@@ -169,8 +183,9 @@ OPEN = (
 )
 WEEK = (
     "## Orders of last week\n\n1,204 orders came in, 7 % more than the week before. DHL was late with 31 of them, most in the north, "
-    "where a storm closed two depots. " + "The week was otherwise a quiet one. " * 40
+    "where a storm closed two depots. The others came in time."
 )
+STORM = Hold("where a storm closed")
 ANSWERS: dict[str, dict[str, list[str | ToolCall]]] = {
     ORDERS: {"": [ToolCall("call_1", "open_orders", {"customer": "Ann Lee"}), OPEN]},
     LATE: {
@@ -195,8 +210,8 @@ def provider(body: dict[str, Any]) -> Raw:
     is_small = "mini" in body["model"]
     tokens = (380 + 140 * told, len(str(answer)) // 4)
     cost = (tokens[0] * 3 + tokens[1] * 15) / 1e6 / (8 if is_small else 1)
-    whole_s = 40.0 if answer is WEEK else 0.4 if is_small else 0.9
-    return paced(answer, first_s=min(0.3, whole_s), whole_s=whole_s, tokens=tokens, cost=cost, model=body["model"])
+    hold = STORM if answer is WEEK else None
+    return paced(answer, first_s=0.3, whole_s=0.4 if is_small else 0.9, tokens=tokens, cost=cost, model=body["model"], hold=hold)
 
 
 Take = Callable[..., None]
@@ -231,7 +246,8 @@ def scene_approval(page: NotebookPage, index: int, take: Take) -> None:
 
 def scene_background(page: NotebookPage, index: int, take: Take) -> None:
     page.run_cell(index)
-    expect(page.cell_output(index)).to_contain_text("closed two depots")
+    expect(page.cell_output(index)).to_contain_text(STORM.text)
+    expect(button(page, index, "Stop support")).to_be_visible()
     take()
     button(page, index, "Stop support").click()
     expect(page.cell_output(index)).to_contain_text("interrupted")

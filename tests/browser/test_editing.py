@@ -35,6 +35,13 @@ You answer for {shop}.
 \\---
 Be kind 😁 {{x}}.
 """
+VARIANT = "%%agent support -m openai/gpt-4.1 --define\nAn experiment."
+SAY_NO_TOOLS = """
+() => {
+    const cell = jupyterapp.shell.currentWidget.content.widgets[1].model.sharedModel;
+    cell.setSource(cell.getSource().replace("   --tools order_status", ""));
+}
+"""
 EDIT = "%agent edit support"
 SHOW = "%agent show support"
 HOSTILE = r"""
@@ -167,6 +174,47 @@ def test_without_its_cell_the_text_is_shown_and_put_into_a_new_one(lab: Lab) -> 
         paste.get_by_role("button", name="Insert as a new cell").click()
         expect(form(page.page)).to_contain_text("There is a new cell below; run it.")
         assert [source(page, index) for index in (1, 2, 3)] == [EDIT, text, SHOW]
+
+
+def test_cell_that_was_run_is_written_and_what_none_says_is_forgotten_by_a_click(lab: Lab) -> None:
+    lab.write("variants.ipynb", [SETUP, CELL, EDIT, VARIANT])
+    with lab.open("variants.ipynb") as page:
+        for index in range(3):
+            page.run_cell(index)
+        expect(field(page.page, "model")).to_have_value("openai/gpt-4.1")
+        page.page.evaluate(SAY_NO_TOOLS)
+        page.run_cell(1)
+        form(page.page).get_by_role("button", name="Read the cell again").click()
+        expect(form(page.page).locator(".agr-kept")).to_contain_text("tools: order_status")
+        field(page.page, "retries").fill("3")
+        form(page.page).get_by_role("button", name="Forget tools").click()
+        expect(form(page.page)).to_contain_text("support has forgotten its tools, which no cell says.")
+        expect(form(page.page).locator(".agr-kept")).to_have_count(0)
+        field(page.page, "retries").press("Enter")
+        expect(form(page.page)).to_contain_text("was changed, and support with it. Nothing was run.")
+        assert "-m openai/gpt-4.1 --retries 3 --define" in source(page, 1)
+        assert source(page, 3) == VARIANT
+
+
+def test_cell_that_was_not_run_is_written_after_a_second_click(lab: Lab) -> None:
+    lab.write("unrun.ipynb", [SETUP, CELL, EDIT, VARIANT])
+    with lab.open("unrun.ipynb") as page:
+        for index in range(3):
+            page.run_cell(index)
+        expect(field(page.page, "model")).to_have_value("openai/gpt-4.1")
+        page.page.evaluate("() => jupyterapp.shell.currentWidget.model.sharedModel.deleteCell(1)")
+        form(page.page).get_by_role("button", name="Read the cell again").click()
+        expect(form(page.page)).to_contain_text("It was not run as it stands")
+        field(page.page, "retries").fill("3")
+        field(page.page, "retries").press("Enter")
+        confirm = form(page.page).get_by_role("button", name="Write all of it")
+        expect(confirm).to_be_visible()
+        expect(form(page.page)).to_contain_text("then An experiment.")
+        assert source(page, 2) == VARIANT
+        confirm.click()
+        expect(form(page.page)).to_contain_text("was changed, and support with it. Nothing was run.")
+        expect(confirm).to_have_count(0)
+        assert source(page, 2) == VARIANT.replace(" --define", " --retries 3 --define")
 
 
 def test_saved_notebook_shows_the_settings(lab: Lab) -> None:

@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import Locator, expect
 
 from tests.browser.lab import Lab, NotebookPage
-from tests.hostile import LIVE, NAVIGATES, Canary, hostile_texts, names_of
+from tests.hostile import LIVE, NAVIGATES, Canary, names_of
 
 SETUP = f"""
 import sys
@@ -29,12 +29,12 @@ STRANGE = (
 # Cards that the history table opens are in shadow trees. `own` are the elements that a live table or form is made of.
 FOUND = f"""
 (outputs, own) => outputs.flatMap(output => [output, ...[...output.querySelectorAll("*")].map(element => element.shadowRoot).filter(Boolean)]).flatMap(output => [
-    ...[...output.querySelectorAll({STRANGE!r})].filter(element => !own || !element.matches(own)).map(element => element.outerHTML.slice(0, 300)),
+    ...[...output.querySelectorAll({STRANGE!r})].filter(element => !element.matches(own || "pre[tabindex='0']")).map(element => element.outerHTML.slice(0, 300)),
     ...[...output.querySelectorAll("*")].flatMap(element => [...element.attributes])
         .filter(({{name, value}}) => name.startsWith("on") || name.startsWith("data-") && !(own && OWN_DATA.includes(name))
             || name === "href" && !/^(https?:|mailto:)/.test(value) || name === "style" && /url|expression|position|@|image/i.test(value))
         .map(({{name, value}}) => `${{name}}=${{value}}`.slice(0, 300)),
-    ...[...output.querySelectorAll("style")].filter(style => !/^[.]agr/.test(style.textContent.trim())).map(style => style.outerHTML.slice(0, 300)),
+    ...[...output.querySelectorAll("style")].filter(style => !/^[.](agr|jp-OutputArea-child:has[(][.]agr)/.test(style.textContent.trim())).map(style => style.outerHTML.slice(0, 300)),
 ])
 """.replace("OWN_DATA", '["data-key", "data-lm-suppress-shortcuts"]')
 OWN = (
@@ -146,7 +146,7 @@ def opened(lab: Lab, name: str, cells: list[str], canary: Canary) -> Iterator[Op
 @pytest.mark.parametrize(
     ("name", "cells", "at_least"),
     [
-        ("cards", ["assert await show_cards({url!r}) >= 400", "await show_ends({url!r})"], 25),
+        ("cards", ["await show_ends({url!r})", "assert await show_cards({url!r}) >= 300"], 25),
         ("tables", ["await record_runs({url!r})", "%agent runs 300", "%agent cost all agent", "%agent diff", "show_agents({url!r})", "agentroute_ipython.usage()"], 150),
         ("panels", ["await show_comparisons({url!r})", "show_questions({url!r})", "save_runs({url!r})", "one = joined({url!r})", "%agent show one",
                     "__vsc_ipynb_file__ = enter_project({url!r})", "%unload_ext agentroute_ipython\n%load_ext agentroute_ipython", "%agent doctor --offline"], 150),
@@ -231,7 +231,8 @@ def test_the_same_texts_do_harm_where_nothing_guards(lab: Lab, canary: Canary) -
     with lab.open("unguarded.ipynb") as page:
         watch = Watch(page)
         page.run_all()
-        page.page.wait_for_timeout(1_500)
+        page.page.wait_for_function("() => new Set(window.hostile).size >= 30", timeout=60_000)
+        page.page.wait_for_timeout(500)
         harm = watch.harm(outputs_of(page))
         assert len(harm["ran"]) >= 30
         assert len(canary.asked) >= 15

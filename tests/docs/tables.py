@@ -8,6 +8,8 @@ from pathlib import Path
 
 from agentroute.records import MessageRecord, RunRecord, ScoreRecord, ToolCallRecord, TurnRecord, columns, kind_of
 from agentroute_ipython.arguments import FILTERS, OPTIONS, Option
+from agentroute_ipython.magics import AgentMagics
+from agentroute_ipython.project_settings import SETTINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
 DTYPES = {("datetime", False): "datetime64[us, UTC]", ("int", False): "int64", ("int", True): "Int64", ("float", True): "float64"}
@@ -19,6 +21,11 @@ def options_table(options: Sequence[Option] = OPTIONS) -> str:
         flags = ", ".join(f"`{flag}`" for flag in ("--" + option.name, option.short and f"-{option.short.lstrip('-')}") if flag)
         rows.append(f"| {flags} | {f'`{option.value}`' if option.value else ''} | {option.about.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
+
+
+def settings_table() -> str:
+    traits = AgentMagics.class_traits()
+    return "\n".join(["| setting | what it does |", "|---|---|", *(f"| `{name}` | {traits[name].help} |" for name in SETTINGS)])
 
 
 def columns_tables() -> str:
@@ -33,7 +40,8 @@ def columns_tables() -> str:
 
 
 def with_tables(page: str) -> str:
-    for name, table in (("options", options_table()), ("filters", options_table(FILTERS)), ("columns", columns_tables())):
+    tables = {"options": options_table(), "filters": options_table(FILTERS), "settings": settings_table(), "columns": columns_tables()}
+    for name, table in tables.items():
         replacement = f"<!-- {name} -->\n{table}\n<!-- end -->"
         page = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, text=replacement: text, page, flags=re.DOTALL)
     return page

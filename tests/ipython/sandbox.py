@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.ipython.versions import KernelVersion, cache_folder
 
+ROOT = Path(__file__).parents[2]
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -23,6 +24,7 @@ def kernel_environment(folder: Path) -> dict[str, str]:
         "MPLCONFIGDIR": str(cache_folder() / "matplotlib"),  # shared: its list of fonts takes seconds to make
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the debugger warns in the first cell's output
         "AGENTROUTE_RUNS": str(folder / "runs.sqlite"),
+        "PYTHONPATH": str(ROOT),  # this tree, whatever is installed
     }
 
 
@@ -32,7 +34,7 @@ def write_kernel_spec(folder: Path, version: KernelVersion) -> Path:
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "Python 3",
         "language": "python",
-        "env": {"PYTHONPATH": version.python_path()} if version.pins else {},
+        "env": {"PYTHONPATH": os.pathsep.join(filter(None, (version.python_path(), str(ROOT))))},
         "metadata": {"debugger": False},
     }
     (folder / "kernels" / "python3").mkdir(parents=True)

@@ -101,6 +101,25 @@ def test_new_definition_keeps_what_it_does_not_mention(notebook: Notebook) -> No
     assert (agent.model, agent.max_cost, agent.max_turns) == ("m", 0.25, 4)
 
 
+def test_what_a_cell_does_not_say_any_more_is_kept_and_named(notebook: Notebook) -> None:
+    notebook.agents.get("bot", Options("m", max_cost=0.25, max_turns=3), cell="a")
+    notebook.agents.define("bot", Options(retries=2), cell="b")
+    assert notebook.agents.kept("bot") == []
+    notebook.agents.define("bot", Options("m", instructions="New."), cell="a")
+    notebook.agents.define("bot", Options(retries=2), cell="b")
+    assert (notebook.agents.kept("bot"), notebook.agents.cell("bot")) == (["max_cost", "max_turns"], "b")
+    notebook.agents.define("bot", Options(max_turns=3), cell="c")
+    assert notebook.agents.kept("bot") == ["max_cost"]
+    notebook.agents.define("bot", Options(), without=["max_cost"])
+    assert notebook.agents.kept("bot") == []
+
+
+def test_cells_that_nobody_tells_apart_keep_nothing_to_name(notebook: Notebook) -> None:
+    notebook.agents.define("bot", Options("m", max_cost=0.25))
+    notebook.agents.define("bot", Options("m"))
+    assert (notebook.agents.kept("bot"), notebook.agents.cell("bot")) == ([], None)
+
+
 def test_defining_a_variable_binds_it_to_a_changed_copy(notebook: Notebook) -> None:
     held = notebook.names["bot"] = Agent("held", model="m", tools=[order_status], instructions="Old.")
     notebook.agents.define("bot", Options(instructions="New.", max_turns=2))

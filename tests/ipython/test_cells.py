@@ -375,11 +375,20 @@ before = set(sys.modules)
 shell.run_line_magic("load_ext", "agentroute_ipython")
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 heavy = {"asyncio", "pandas", "numpy", "ipywidgets", "httpx", "httpx2", "pydantic", "pydantic_core", "matplotlib", "xllamacpp", "docstring_parser"}
-print(sorted(new & heavy), "agentroute.agent" in sys.modules)
+print(sorted(new & heavy), sorted(name for name in sys.modules if name.startswith("agentroute")))
 """
+AT_LOADING = [
+    "agentroute", "agentroute.config", "agentroute.errors", "agentroute.figures", "agentroute.keeping", "agentroute.keys",
+    "agentroute.replays", "agentroute.store", "agentroute.visible",
+    *("agentroute_ipython" + name for name in (
+        "", ".agents", ".arguments", ".cell_text", ".completion", ".formats", ".help_text", ".interpolation", ".loading", ".magics",
+        ".modes", ".place", ".project_settings", ".replaying", ".transform", ".usage_totals", ".words",
+    )),
+]  # fmt: skip
+"""What `%load_ext` costs is the import of these; one more is a choice to be made here."""
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
     environment = kernel_environment(tmp_path) | {"PYTHONPATH": os.getcwd()}
     ran = subprocess.run([sys.executable, "-c", COUNTED], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout == "[] False\n", ran.stderr
+    assert ran.stdout == f"[] {AT_LOADING}\n", ran.stderr

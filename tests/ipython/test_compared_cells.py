@@ -38,6 +38,22 @@ def test_runs_that_are_compared_are_recorded_under_one_id(notebook: ShellNoteboo
     tags = [json.loads(row[0]) for row in notebook.magics.store.select(RunRecord, columns=["tags"])]
     assert len(tags) == 4 and len({tag["comparison"] for tag in tags}) == 2
     assert tags[0]["comparison"] == tags[1]["comparison"] and tags[0]["topic"] == "x"
+    assert sorted(tag["position"] for tag in tags) == ["1", "1", "2", "2"]
+
+
+def test_diff_of_samples_shows_what_was_changed(notebook: ShellNotebook) -> None:
+    notebook.run("%%agent bot -m scripted -n 3\nprompt one")
+    notebook.run("%%agent bot -n 3\nprompt two")
+    assert "prompt [-one-]{+two+}" in notebook.run("%agent diff")
+
+
+def test_diff_says_that_the_last_run_was_not_recorded(notebook: ShellNotebook) -> None:
+    for prompt in ("one", "two"):
+        notebook.run(f"%%agent bot -m scripted\nprompt {prompt}")
+    assert "not recorded" not in notebook.run("%agent diff")
+    notebook.run("%%agent bot --no-record\nprompt three")
+    shown = notebook.run("%agent diff")
+    assert "prompt [-one-]{+two+}" in shown and "a later run of this notebook was not recorded here" in shown
 
 
 def test_a_cell_that_defines_an_agent_compares_it(notebook: ShellNotebook) -> None:
@@ -77,3 +93,9 @@ def test_what_needs_a_run_is_refused_where_none_is(notebook: ShellNotebook, opti
 def test_an_unknown_agent_among_several_asks_nobody(notebook: ShellNotebook) -> None:
     notebook.run("%%agent one -m scripted --define\nBe one.")
     assert "did you mean one?" in notebook.mistake("%%agent one,onee\nhi")
+
+
+@pytest.mark.parametrize(("models", "meant"), [("GOOD,GOODD", "GOOD"), ("GOOD2,GOOD22", "GOOD2"), ("scripted,otherr", "other")])
+def test_a_misspelt_model_among_several_asks_nobody(notebook: ShellNotebook, models: str, meant: str) -> None:
+    notebook["GOOD"], notebook["GOOD2"] = "http://127.0.0.1:9/v1/m1", "vendor/model-2"
+    assert f"did you mean {meant}?" in notebook.mistake(f"%%agent bot --models {models}\nhi")

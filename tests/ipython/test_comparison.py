@@ -1,6 +1,7 @@
 """Several runs of one cell: how they run, what is kept, what is drawn."""
 
 import asyncio
+import copy
 import pickle
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -8,15 +9,17 @@ from functools import partial
 from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from pydantic import BaseModel
 
-from agentroute import Agent, ErrorModelServer, LLMRequest, Result
-from agentroute.events import AgentEnd, Event, TextDelta
+from agentroute import Agent, ErrorModelRequest, ErrorModelServer, LLMRequest, Result, ToolCall, tool
+from agentroute.events import AgentEnd, Event, TextDelta, TurnStart
 from agentroute.testing import ModelFunction, ModelScripted
 from agentroute_ipython.card import Card
 from agentroute_ipython.comparison import FRAME, Case, Comparison, ErrorComparison, Results
 from agentroute_ipython.comparison_display import Cards, ComparisonView, to_html, to_text
 from agentroute_ipython.comparison_style import COMPARISON_STYLE
+from agentroute_ipython.money import money_words
 from agentroute_ipython.running import Interrupted
 from tests.ipython.sample_runs import LOOK, call, ended, order_status, says, turn
 from tests.ipython.test_display import HOSTILE, Page, filled
@@ -31,6 +34,12 @@ TUESDAY = "Order 4821 left yesterday and arrives on Tuesday."
 @pytest.fixture(params=[on_this_loop, beside])
 def way(request: pytest.FixtureRequest) -> Way:
     return request.param  # type: ignore[no-any-return]
+
+
+@tool(needs_approval=True)
+def refund() -> str:
+    """Pays back."""
+    return "paid"
 
 
 class Recorder:
@@ -214,9 +223,7 @@ def compared(*answers: Any) -> Results:
 
 
 def test_frame_has_a_row_for_each_run_and_says_what_is_unknown() -> None:
-    results = compared(says("one", 0.01), "two")
-    results.append(Result(None, interrupted=True))
-    results.labels.append("c")
+    results = Results([*compared(says("one", 0.01), "two"), Result(None, interrupted=True)], ["a", "b", "c"])
     frame = results.frame
     assert tuple(frame.columns) == FRAME
     assert frame["label"].tolist() == ["a", "b", "c"]
@@ -239,9 +246,32 @@ def test_samples_are_counted_by_agent_and_model() -> None:
     assert results.frame["sample"].tolist() == [1, 2, 1]
 
 
-def test_results_are_a_list_that_shows_itself_in_a_line_and_side_by_side() -> None:
+@pytest.mark.parametrize("change", ["sort", "reverse", "append", "pop", "extend", "clear", "insert", "remove", "__setitem__", "__delitem__"])
+def test_results_cannot_be_changed(change: str) -> None:
+    assert isinstance(compared("one"), Sequence) and not hasattr(compared("one"), change)
+
+
+def test_results_keep_their_labels_in_slices_and_copies() -> None:
+    results = compared("one", "two", "three")
+    results.labels.append("mine alone")
+    assert results.labels == ["a", "b", "c"]
+    assert (results[1:].labels, [one.output for one in results[1:]]) == (["b", "c"], ["two", "three"])
+    assert results[::-1].frame[["label", "output"]].values.tolist() == [["c", "three"], ["b", "two"], ["a", "one"]]
+    assert results[-1].output == "three" and results[0] in results and len(results[5:]) == 0
+    assert copy.copy(results) == pickle.loads(pickle.dumps(results)) == results != results[:2]
+
+
+def test_text_form_of_results_is_what_the_notebook_shows_as_text(plain_shell: InteractiveShell) -> None:
+    results = compared("one", "two")
+    formatter = plain_shell.display_formatter
+    assert formatter is not None
+    shown = formatter.format(results)[0]
+    assert shown["text/plain"] == results._repr_mimebundle_()["text/plain"]
+    assert "--- a" in shown["text/plain"] and "--- b" in shown["text/plain"]
+
+
+def test_results_show_themselves_in_a_line_and_side_by_side() -> None:
     results = compared(says("one", 0.01), says("two", 0.02))
-    assert isinstance(results, list)
     assert repr(results) == "<Results: 2 runs: 2 done; $0.0300>"
     bundle = results._repr_mimebundle_()
     assert set(bundle) == {"text/html", "text/plain"}
@@ -335,6 +365,50 @@ def test_replayed_runs_show_what_they_had_cost_and_no_seconds() -> None:
     assert "$0.0100 (replayed)" in row(replayed(0.1), "a")
 
 
+REPLAYED = {"cost_usd": 0.0, "cost_saved_usd": 0.01, "replayed_from": "r0"}
+
+
+def refused() -> Card:
+    """A run whose only request the provider refused."""
+    error = ErrorModelRequest("no such model", status=400)
+    return ended([turn(1, error_type="ErrorModelRequest")], output=None, error=error, status="error")
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([{"cost_usd": 0.01}, {"cost_usd": 0.02}], "$0.0300 together"),
+        ([REPLAYED, REPLAYED], "replayed, saved $0.0200 together"),
+        ([REPLAYED, {"cost_usd": 0.02}], "$0.0200 paid, $0.0100 saved together"),
+        ([{}, {"cost_usd": 0.02}], "at least $0.0200 together"),
+        ([{}, {}], "cost unknown"),
+        ([{**REPLAYED, "cost_saved_usd": None}] * 2, "same, replayed"),
+    ],
+)
+def test_money_is_told_as_on_a_single_card(runs: list[dict[str, Any]], words: str) -> None:
+    shown = Cards(["a", "b"], [ended([turn(1, **fields)], output="x") for fields in runs])
+    assert to_text(shown).endswith(words)
+    assert words in Page(to_html(shown)).text
+
+
+def test_request_that_was_refused_cost_nothing() -> None:
+    shown = Cards(["a", "b"], [refused(), ended([turn(1, cost_usd=0.01)])])
+    assert to_text(shown).endswith("$0.0100 together") and "at least" not in to_text(shown)
+    assert "unknown" not in row(shown, "a")
+    assert to_text(Cards(["a", "b"], [refused(), refused()])).endswith("failed, 2 runs")
+
+
+def test_run_that_was_left_while_it_was_answered_may_have_cost_something() -> None:
+    shown = Cards(["a", "b"], [Card().apply(TurnStart(1)), ended([turn(1, cost_usd=0.01)])])
+    shown.abandon("left")
+    assert to_text(shown).endswith("at least $0.0100 together") and "unknown" in row(shown, "a")
+
+
+def test_line_of_replayed_results_says_so() -> None:
+    shown = [ended([turn(1, **REPLAYED)]), ended([turn(1, **REPLAYED)])]
+    assert money_words(shown) == "replayed, saved $0.0200" and money_words([]) == ""
+
+
 def test_cost_of_runs_inside_tools_counts() -> None:
     inside = ended([turn(1, cost_usd=0.01)], [call(1, 1, cost_usd=0.05)])
     assert "$0.0600" in row(Cards(["a", "b"], [inside, ended([turn(1, cost_usd=0.02)])]), "a")
@@ -426,7 +500,7 @@ def test_answer_of_a_run_that_has_ended_is_made_once(monkeypatch: pytest.MonkeyP
     from agentroute_ipython import comparison_display
 
     made: list[Card] = []
-    monkeypatch.setattr(comparison_display, "_answer", lambda card: made.append(card) or card.answer)
+    monkeypatch.setattr(comparison_display, "answer_html", lambda card: made.append(card) or card.answer)
     shown = Cards(["a", "b"], [ended([turn(1)], output="whole"), Card()])
     for _ in range(3):
         assert "whole" in to_html(shown)
@@ -444,6 +518,27 @@ def test_view_can_be_shown_again_and_goes_on_there() -> None:
     assert first != again and "so far" in shell.display_pub.bundles[-1]["text/html"]
     view.close()
     assert shell.display_pub.display_ids[-1] == again
+
+
+def test_column_of_a_call_that_waits_for_approval_says_so() -> None:
+    shell = Kernel()
+    view = ComparisonView(shell=shell, labels=["a", "b"])
+    during: list[str] = []
+
+    async def approve(ctx: Any, call: Any) -> bool:
+        during.append(to_html(view.card))
+        return True
+
+    def case_of(index: int, *answers: Any) -> Case:
+        agent = Agent("bot", model=ModelScripted(answers), tools=[refund], approve=view.telling(approve, index))
+        return Case("ab"[index], partial(agent.events, "hi"))
+
+    on_this_loop(Comparison([case_of(0, "one"), case_of(1, ToolCall("1", "refund", {}), "two")], view, lambda results: None))
+    (html,) = during
+    first, second = html.split('<div class="agr-column">')[1:]
+    assert "waits for your approval" in second.partition("</p>")[0] and "waits for your approval</code>" in second
+    assert "waits" not in first and "1 waits for your approval" in Page(html).text
+    assert "waits" not in shell.display_pub.bundles[-1]["text/html"]
 
 
 def test_view_that_is_left_counts_as_interrupted() -> None:
@@ -476,3 +571,11 @@ def test_cards_fold_events_of_real_runs() -> None:
     on_this_loop(cell.run)
     from_results = Cards(["a", "b"], [Card.from_result(result) for result in cell.kept[0]])
     assert "1 tool call" in Page(to_html(from_results)).texts["summary"]
+
+
+def test_labels_are_visible_and_without_keys_in_the_text() -> None:
+    label = "sk-proj-9Xb2Lq7Vn4Tz1Kc8Rm5Wd3Hy6Jf0Ps \u202e"
+    made = [ended([turn(1)], [], output=answer) for answer in ("same", "same", "other")]
+    for shown in (Cards([f"{n} {label}" for n in range(3)], made), Cards([label, "b", "c"])):
+        text = to_text(shown) + to_html(shown)
+        assert "\u202e" not in text and "sk-proj-9" not in text and "[key]" in text

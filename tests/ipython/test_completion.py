@@ -197,6 +197,22 @@ def test_beside_each_model_stand_its_price_and_context(shell):
     assert Offered(shell, "%%agent support --max-c").about == {"--max-cost": "USD  most that one run may spend"}
 
 
+TEXTS = {
+    "at_home": "http://user:hidden@127.0.0.1:8000/v1/m?key=hidden", "brand_new": "vendor/model-9:free", "weights": "local/my file.gguf",
+    "sentence": "and/or what", "key": "wJalrXUtnFEMI/K7MDENG", "folder": "/data/x", "deep": "a/b/c", "lines": "http://x/\ny", "text": "hello",
+}  # fmt: skip
+"""What variables hold: three are models."""
+
+
+def test_variables_that_name_a_model_are_offered_as_they_are_accepted(shell):
+    shell.push(TEXTS)
+    found = Offered(shell, "%%agent support --model ")
+    assert [text for text in found.texts if text in TEXTS] == ["at_home", "brand_new", "weights"]
+    assert found.about["brand_new"] == "vendor/model-9:free"
+    assert found.about["at_home"] == "http://…@127.0.0.1:8000/v1/m?…"
+    assert offered(shell, "%%agent support --models brand_new,at") == ["at_home"]
+
+
 @pytest.mark.parametrize(
     ("text", "replaced"),
     [

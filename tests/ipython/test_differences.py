@@ -1,7 +1,8 @@
 """Differences of two texts, word by word, and of two recorded runs."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from agentroute import Agent, ErrorConfig, Result, RunStore, ToolCall
 from agentroute.records import MessageRecord, Record, RunRecord, TurnRecord
 from agentroute.testing import ModelScripted
-from agentroute_ipython.differences import RunDifferences, diff, diff_html, diff_sheet, diff_text
+from agentroute_ipython.comparison import Results
+from agentroute_ipython.difference_sheet import diff_sheet
+from agentroute_ipython.differences import RunDifferences, diff, diff_html, diff_text
 from agentroute_ipython.word_differences import LONG, WORK, by_lines, word_diff
 from tests.ipython.test_display import HOSTILE, Page
 
@@ -258,6 +261,17 @@ def test_replayed_run_shows_what_its_answer_had_cost_and_no_seconds(store: RunSt
     assert rows["time"] == ("1.0 s", "unknown", "")
 
 
+def test_run_that_goes_on_is_running_and_has_no_answer_yet(store: RunStore) -> None:
+    save(store, 1)
+    save(store, 2, status="interrupted", duration_s=None, output_text=None)
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert ("status", "ok", "running", "changed") in found.rows
+    assert "the second run has no answer yet" in repr(found)
+    ended = diff(save(store, 3, status="interrupted", output_text=None), save(store, 4), store=store)
+    assert ("status", "interrupted", "ok", "changed") in ended.rows
+    assert "the first run has no answer\n" in f"{ended!r}\n"
+
+
 def test_last_two_runs_of_the_notebook_are_meant_and_none_that_a_tool_began(store: RunStore) -> None:
     save(store, 1)
     save(store, 2)
@@ -280,6 +294,108 @@ def test_too_few_runs_are_told_in_words(store: RunStore) -> None:
     assert str(diff_sheet("", store, NOTEBOOK)).startswith("no run of this notebook is recorded yet; ")
     save(store, 1)
     assert str(diff_sheet("", store, NOTEBOOK)).startswith("there is only one run of this notebook so far; ")
+
+
+# ---------------------------------------------------------------------------------------------------------- comparisons
+
+
+def compare(store: RunStore, comparison: str, numbers: Sequence[int], *fields: dict[str, Any]) -> list[str]:
+    """Records runs of one comparison, whose ids and times need not be in the order of their positions."""
+    tags = [json.dumps({"comparison": comparison, "position": str(position)}) for position in range(1, len(fields) + 1)]
+    return [save(store, number, **{**one, "tags": tag}) for number, one, tag in zip(numbers, fields, tags, strict=True)]
+
+
+def prompts(differences: RunDifferences | str) -> list[str]:
+    return [shown(differences).before.run.prompt_text, shown(differences).after.run.prompt_text]
+
+
+@pytest.mark.parametrize("numbers", [[5, 6, 7, 8], [6, 5, 8, 7]])
+def test_comparison_is_one_step_and_compared_with_the_one_before_it(store: RunStore, numbers: list[int]) -> None:
+    compare(store, "c1", numbers[:2], {"prompt_text": "one"}, {"prompt_text": "one", "output_text": "No."})
+    compare(store, "c2", numbers[2:], {"prompt_text": "two"}, {"prompt_text": "two", "output_text": "No."})
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert prompts(found) == ["one", "two"] and "answer" in found.same
+    assert "compared: run 1 of 2 of the earlier cell, run 1 of 2 of the later one" in repr(found)
+    assert "compared: run 1 of 2" in Page(found._repr_html_()).text
+    assert "position" not in repr(found) and not [row for row in found.rows if row[0] == "tags"]
+
+
+def test_run_is_compared_with_the_one_of_the_same_agent_and_model(store: RunStore) -> None:
+    compare(store, "c1", [1, 2], {"agent_name": "a", "prompt_text": "a1"}, {"agent_name": "b", "prompt_text": "b1"})
+    compare(store, "c2", [3, 4], {"agent_name": "b", "prompt_text": "b2"}, {"agent_name": "a", "prompt_text": "a2"})
+    assert prompts(diff_sheet("", store, NOTEBOOK)) == ["b1", "b2"]
+    save(store, 5, agent_name="a", prompt_text="a3")
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert prompts(found) == ["a2", "a3"]
+    assert "compared: run 2 of 2 of the earlier cell, the run of the later one" in repr(found)
+
+
+def test_first_run_that_was_asked_otherwise_is_shown(store: RunStore) -> None:
+    same = {"prompt_text": "hi"}
+    compare(store, "c1", [1, 2], {**same, "request_model": "m1"}, {**same, "request_model": "m2"})
+    compare(store, "c2", [3, 4], {**same, "request_model": "m1", "output_text": "No."}, {**same, "request_model": "m3"})
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert ("model", "m2", "m3", "changed") in found.rows
+    compare(store, "c3", [5, 6], {**same, "request_model": "m1"}, {**same, "request_model": "m3"})
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert [name for name, *_ in found.texts] == ["answer"] and found.after.run.request_model == "m1"
+
+
+def test_step_that_shares_no_agent_is_compared_by_its_first_run(store: RunStore) -> None:
+    save(store, 1, agent_name="other", prompt_text="alone")
+    compare(store, "c1", [3, 2], {"agent_name": "a", "prompt_text": "first"}, {"agent_name": "b", "prompt_text": "second"})
+    assert prompts(diff_sheet("", store, NOTEBOOK)) == ["alone", "first"]
+
+
+def test_only_comparison_so_far_is_compared_in_itself(store: RunStore) -> None:
+    compare(store, "c1", [2, 1], {"prompt_text": "first"}, {"prompt_text": "second"})
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert prompts(found) == ["first", "second"]
+    assert found.title == "What differs between runs 1 and 2 of the 2 that the only cell so far has compared"
+
+
+def test_tag_that_is_somebody_elses_is_a_setting(store: RunStore) -> None:
+    save(store, 1, tags='{"comparison": "mine"}')
+    save(store, 2, tags='{"comparison": "mine", "position": 7, "x": "1"}')
+    save(store, 3, tags='{"position": "left"}')
+    found = shown(diff_sheet("", store, NOTEBOOK))
+    assert ("tags", "x=1", "position=left", "changed") in found.rows
+
+
+def test_last_run_that_was_not_recorded_is_told(store: RunStore) -> None:
+    later = START + timedelta(days=1)
+    last = ran()
+    assert last.record is not None
+    last.record.run.started_at = later
+    assert str(diff_sheet("", store, NOTEBOOK, last)).startswith("no run of this notebook is recorded yet; a later run of this")
+    save(store, 1)
+    save(store, 2)
+    for given in (last, Results([last], ["a"])):
+        found = shown(diff_sheet("", store, NOTEBOOK, given))
+        assert found.title == "What changed from the recorded run before last to the last recorded run"
+        assert "a later run of this notebook was not recorded here" in repr(found)
+    last.record.run.started_at = START
+    for given in (last, None, "text", Results(), Result("x")):
+        assert "not recorded" not in repr(diff_sheet("", store, NOTEBOOK, given))
+
+
+def test_results_of_two_runs_can_be_compared() -> None:
+    both = Results([ran("one"), ran("two")], ["a", "b"])
+    assert diff(both).texts == diff(both[0], both[1]).texts == [("answer", "one", "two")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("x",), "diff compares two runs: diff(run, other); got 'x'"),
+        ((Results([Result("x")] * 3),), "got 3 runs of a comparison; name two of them: diff(results[0], results[1])"),
+        ((Results([Result("x")] * 2), "x"), "got 2 runs of a comparison; name two of them: diff(results[0], results[1])"),
+        ((ran(),), "diff compares two runs: diff(run, other); got <Result"),
+    ],
+)
+def test_what_is_not_two_runs_is_told(given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ErrorConfig, match=re.escape(message)):
+        diff(*given)
 
 
 def test_figures_only_are_told(store: RunStore) -> None:

@@ -21,9 +21,10 @@ from agentroute.records import Record, TurnRecord
 from agentroute.testing import ModelScripted
 from agentroute_ipython import timeline
 from agentroute_ipython.card import Card
+from agentroute_ipython.comparison_style import COMPARISON_STYLE, DIFFERENCE_STYLE
 from agentroute_ipython.display import to_html, to_text, usage_line
 from agentroute_ipython.formats import one_line, visible
-from agentroute_ipython.style import STYLE
+from agentroute_ipython.style import SHEET_STYLE, STYLE
 from tests.ipython.sample_runs import ANSWER, LOOK, MODEL, START, STORY, asks, call, card, ended, events, says, turn
 
 # Everything a card may consist of. Attributes have few values, all of them ours but for the target of a link.
@@ -672,6 +673,13 @@ def test_style_begins_every_rule_with_the_card() -> None:
         part for rule in STYLE.split("}") if rule for part in rule.split("{")[0].split(",") if "(" not in rule.split("{")[0]
     ]
     assert selectors and all(selector.startswith(".agr.agr") for selector in selectors)
+
+
+@pytest.mark.parametrize("sheet", [STYLE, SHEET_STYLE, DIFFERENCE_STYLE, COMPARISON_STYLE], ids=["card", "table", "differences", "comparison"])
+def test_what_is_out_of_sight_costs_nothing_unless_it_runs(sheet: str) -> None:
+    """Else each new card and each redraw styles all cards of the notebook again; a running one has a new size with each redraw."""
+    hidden = [rule.split("{") for rule in sheet.split("}") if "content-visibility" in rule]
+    assert hidden == [[".jp-OutputArea .agr:not(.agr-running,.agr-live)", "content-visibility:auto;contain-intrinsic-size:auto 16em"]]
 
 
 def test_card_without_style_names_every_state_and_column() -> None:

@@ -15,6 +15,7 @@ from agentroute.models.openrouter import kept_file
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from agentroute_ipython.doctor import doctor_table, frontend
 from agentroute_ipython.magics import AgentMagics
+from agentroute_ipython.project_settings import apply, read
 from tests.ipython.conftest import StartKernel
 from tests.server import ModelServer, Raw
 
@@ -79,6 +80,20 @@ def test_each_setting_is_told_with_where_it_comes_from(project, magics, monkeypa
     ]
     assert settings[7].startswith(f"{project}: model = 'https://host.example/v1/m' is not taken from a project")
     assert "every call that needs it is denied" in report(magics)["Approval"]
+
+
+def test_names_of_files_and_values_of_a_project_are_visible(magics, tmp_path, capsys):
+    folder = tmp_path / "\u202e<b>\x1b]0;x\x07"
+    folder.mkdir()
+    path = folder / "pyproject.toml"
+    path.write_text('[tool.agentroute]\nmodel = "\\u202em"\napproval = "allow"\n')
+    magics.project = read(folder)
+    apply(magics.project, magics)
+    magics.shell.user_ns["__vsc_ipynb_file__"] = f"{folder}/x.ipynb"
+    table = doctor_table(magics, "--offline")
+    for shown in (repr(table), table._repr_html_(), capsys.readouterr().err):
+        assert r"\u202e" in shown and not {"\u202e", "\x1b", "\x07"} & set(shown)
+    assert "<b>" not in table._repr_html_()
 
 
 def test_the_environment_is_named_as_a_source(magics, monkeypatch):

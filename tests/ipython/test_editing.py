@@ -162,9 +162,9 @@ class Page:
         self.form._on_message(self, message, [])
         return self.said[-1]
 
-    def save(self, shown: dict[str, str] | None = None, **changes: str) -> dict[str, Any]:
+    def save(self, shown: dict[str, str] | None = None, confirmed: str = "", **changes: str) -> dict[str, Any]:
         """Asks to save, and writes the cell where that is the answer."""
-        answer = self.ask("save", changes=changes, shown=shown or self.open()["values"])
+        answer = self.ask("save", changes=changes, shown=shown or self.open()["values"], confirmed=confirmed)
         if answer["kind"] != "write":
             return answer
         assert self.cells[int(answer["id"])] == answer["before"]
@@ -211,11 +211,46 @@ def test_restarted_notebook_makes_the_agent_that_the_form_left(page: Page) -> No
     assert written(page) == left == Options("scripted", instructions="For Acme: {brief}.", max_turns=3)
 
 
-def test_last_cell_that_defines_is_the_one(page: Page) -> None:
-    page.cells += ["%%agent support\nLater.\n---\nask", "%%agent support,critic\n---\nask", "%%agent critic\n---\nask"]
-    page.save(instructions="Changed.")
-    assert page.cells[1] == CELL
-    assert page.cells[3] == "%%agent support\nChanged.\n---\nask"
+LATER = "%%agent support\nLater.\n---\nask"
+
+
+def test_cell_that_was_run_last_is_the_one(page: Page) -> None:
+    page.cells += [LATER, "%%agent support\nNever run.\n---\nask", "%%agent support,critic\n---\nask", "%%agent critic\n---\nask"]
+    page.notebook.run(LATER)
+    before = list(page.cells)
+    assert page.save(instructions="Changed.")["kind"] == "done"
+    assert page.cells == [*before[:3], "%%agent support\nChanged.\n---\nask", *before[4:]]
+    page.save(max_turns="3")
+    assert page.cells == [*before[:3], "%%agent support --max-turns 3\nChanged.\n---\nask", *before[4:]]
+
+
+def test_cell_known_by_its_id_is_the_one_whatever_it_says_by_now(page: Page) -> None:
+    page.notebook.magics.agents.define("support", Options(max_turns=4), cell="1")
+    page.cells = ["print()", CELL.replace("hello", "goodbye") + "\nmore", LATER, CELL]
+    assert page.open()["cell"] == "1"
+
+
+def test_change_of_a_cell_that_was_not_run_is_confirmed_with_all_that_it_changes(page: Page) -> None:
+    page.cells, before = ["%%agent support -m scripted --max-turns 5\nB, an experiment.\n---\nask"], written(page)
+    also = "instructions (now For Acme: {brief}.; then B, an experiment.), max_turns (now nothing; then 5)"
+    assert page.open()["where"].endswith(f"It was not run as it stands; a change here defines support by all of it: {also}.")
+    answer = page.save(retries="3")
+    words = "The cell at place 1 was not run as it stands, and writing defines support by all of it. That changes in the kernel, too: "
+    assert answer == {"kind": "confirm", "words": f"{words}{also}.", "confirmed": also}
+    assert (written(page), page.cells[0].count("retries")) == (before, 0)
+    assert page.save(confirmed="something else", retries="3") == answer
+    assert page.save(confirmed=also, retries="3")["kind"] == "done"
+    assert written(page) == Options("scripted", instructions="B, an experiment.", max_cost=1, max_turns=5, retries=3)
+
+
+def test_form_of_one_cell_writes_no_other_that_was_run_meanwhile(page: Page) -> None:
+    form = page.open()
+    page.cells.append(LATER)
+    page.notebook.run(LATER)
+    before = list(page.cells)
+    answer = page.ask("save", shown=form["values"], changes={"max_turns": "3"}, cell=form["cell"])
+    assert answer["errors"][""].startswith("support is defined by another cell by now; nothing was written.")
+    assert page.cells == before
 
 
 def test_cell_that_only_asks_is_taken_where_none_defines(page: Page) -> None:
@@ -226,9 +261,35 @@ def test_cell_that_only_asks_is_taken_where_none_defines(page: Page) -> None:
 
 def test_what_another_cell_has_said_is_a_hint(page: Page) -> None:
     page.notebook.run("%%agent support --max-turns 7 --tools refund --define")
+    page.cells.insert(0, "%%agent support --max-turns 7 --tools refund --define")
+    page.notebook.run(CELL)
     form = page.open()
-    assert (form["values"]["max_turns"], form["hints"]["max_turns"]) == ("", "7")
+    assert (form["values"]["max_turns"], form["hints"]["max_turns"], form["kept"]) == ("", "7", {})
     assert form["hints"]["tools"] == "From another cell: refund. A choice here replaces them."
+
+
+def test_what_no_cell_says_any_more_is_told_and_can_be_forgotten(page: Page) -> None:
+    page.notebook.run(CELL.replace("--max-cost 1", "--max-cost 0.5 --tools refund,order_status --memory ram --history window:20"))
+    page.cells[1] = CELL.replace(" --max-cost 1", "")
+    page.notebook.run(page.cells[1])
+    form = page.open()
+    assert form["kept"] == {"tools": "refund, order_status", "max_cost": "0.5", "memory": "ram", "history": "window:20"}
+    assert form["hints"]["tools"] == "Kept from an earlier run, not in the notebook: refund, order_status. A choice here replaces them."
+    asked = len(page.notebook.model.requests)
+    done = page.ask("forget", setting="max_cost")
+    assert done == {"kind": "done", "words": "support has forgotten its max_cost, which no cell says; its conversation begins anew."}
+    for setting in ("memory", "tools", "history"):
+        assert page.ask("forget", setting=setting)["kind"] == "done"
+    assert written(page) == Options("scripted", instructions="For Acme: {brief}.")
+    assert (page.open()["kept"], len(page.notebook.model.requests)) == ({}, asked)
+
+
+@pytest.mark.parametrize("setting", ["max_turns", "model", "nonsense"])
+def test_only_what_is_kept_is_forgotten(page: Page, setting: str) -> None:
+    page.open()
+    before = written(page)
+    assert page.ask("forget", setting=setting)["errors"] == {"": f"{setting} is not kept from an earlier run; a cell says it by now"}
+    assert written(page) == before
 
 
 @pytest.mark.parametrize(
@@ -266,14 +327,15 @@ def test_field_changed_in_the_cell_meanwhile_is_told_once(page: Page) -> None:
     page.cells[1] = CELL.replace("--max-cost 1", "--max-cost 9 --max-turns 4")
     answer = page.save(shown, max_cost="2")
     assert answer["errors"] == {"max_cost": "the cell says by now: 9. Write again to put yours in its place."}
-    page.save(shown | answer["shown"], max_cost="2")
+    page.save(shown | answer["shown"], confirmed="max_turns (now nothing; then 4)", max_cost="2")
     assert "--max-cost 2 --max-turns 4" in page.cells[1]
 
 
 def test_what_the_cell_says_meanwhile_elsewhere_stays(page: Page) -> None:
     shown = page.open()["values"]
     page.cells[1] = CELL.replace("hello", "goodbye").replace("-m scripted", "-m scripted --max-turns 4")
-    assert page.save(shown, max_cost="2")["kind"] == "done"
+    assert page.save(shown, max_cost="2")["confirmed"] == "max_turns (now nothing; then 4)"
+    assert page.save(shown, confirmed="max_turns (now nothing; then 4)", max_cost="2")["kind"] == "done"
     assert page.cells[1] == CELL.replace("hello", "goodbye").replace("-m scripted --max-cost 1", "-m scripted --max-turns 4 --max-cost 2")
     assert (written(page) or Options()).max_turns == 4
 
@@ -303,7 +365,7 @@ def test_agent_of_several_cells_comes_whole_where_none_can_be_written(page: Page
 
 
 def test_agent_of_a_variable_gives_a_cell_with_the_changes(page: Page) -> None:
-    notebook = page.notebook
+    notebook, page.cells = page.notebook, ["%%agent support\nask"]
     agent = notebook["support"] = Agent("support", model=notebook.model, instructions="For {x}.", tools=[notebook["refund"]], max_cost=0.5)
     form = page.open()
     assert (form["values"]["model"], form["values"]["instructions"], form["values"]["max_cost"]) == ("scripted", "For {{x}}.", "0.5")
@@ -315,7 +377,30 @@ def test_agent_of_a_variable_gives_a_cell_with_the_changes(page: Page) -> None:
     assert (list(notebook["support"].tools_map), notebook["support"].retries) == (["refund", "order_status"], 3)
 
 
+def test_cell_that_changes_a_variables_agent_is_written(page: Page) -> None:
+    page.notebook["support"] = Agent("support", model=page.notebook.model, max_cost=0.5)
+    page.cells = ["%%agent support\nask", "%%agent support --max-cost 0.9 --define"]
+    page.notebook.run(page.cells[1])
+    assert page.save(max_turns="3")["kind"] == "done"
+    assert page.cells == ["%%agent support\nask", "%%agent support --max-cost 0.9 --max-turns 3 --define"]
+    assert (page.notebook["support"].max_cost, page.notebook["support"].max_turns) == (0.9, 3)
+    done = page.save(max_cost="")
+    assert done["words"].endswith(" Nothing was run. The variable keeps its max_cost until the cell that makes it is run again.")
+    assert (page.cells[1], page.notebook["support"].max_cost) == ("%%agent support --max-turns 3 --define", 0.9)
+
+
+def test_cell_that_would_change_a_variables_agent_is_confirmed(page: Page) -> None:
+    agent = page.notebook["support"] = Agent("support", model=page.notebook.model, max_cost=0.5)
+    page.cells = ["%%agent support --max-cost 0.9 --define"]
+    also = "max_cost (now 0.5; then 0.9)"
+    assert page.save(max_turns="3")["confirmed"] == also
+    assert (page.cells[0], page.notebook["support"]) == ("%%agent support --max-cost 0.9 --define", agent)
+    page.save(confirmed=also, max_turns="3")
+    assert (page.notebook["support"].max_cost, page.notebook["support"].max_turns) == (0.9, 3)
+
+
 def test_variable_keeps_what_no_cell_can_take_out(page: Page) -> None:
+    page.cells = []
     page.notebook["support"] = Agent("support", model=page.notebook.model, max_cost=0.5)
     words = "support keeps what it has where a cell says nothing; take it out where the variable is made"
     assert page.save(max_cost="") == {"kind": "problems", "errors": {"max_cost": words}}
@@ -324,6 +409,17 @@ def test_variable_keeps_what_no_cell_can_take_out(page: Page) -> None:
 def test_tools_without_a_variable_are_named(page: Page) -> None:
     page.notebook["support"] = Agent("support", model=page.notebook.model, tools=[Tool.from_function(lambda: "x", name="hidden")])
     assert page.open()["hints"]["tools"] == "It also has hidden, which no variable holds; a choice here replaces all its tools."
+
+
+def test_half_a_character_in_an_agents_instructions_can_be_sent(page: Page) -> None:
+    page.notebook["support"] = Agent("support", model=page.notebook.model, instructions="a \ud83d b \ud83d\ude00")
+    assert page.open()["values"]["instructions"] == "a \ufffd b 😀"
+
+
+def test_hints_are_visible_and_without_keys(page: Page) -> None:
+    page.notebook.run("%%agent support -m scripted --define\nUse sk-proj-9Xb2Lq7Vn4Tz1Kc8Rm5Wd3Hy6Jf0Ps \u202e")
+    page.cells = ["%%agent support --max-turns 3 --define"]
+    assert page.open()["hints"]["instructions"] == r"Use [key] \u202e"
 
 
 def test_tools_offered_are_those_of_the_notebook(page: Page) -> None:
@@ -397,6 +493,16 @@ def test_kernel_shows_the_settings_and_a_form_that_says_what_it_was(kernel: Sess
 
 def test_conversation_in_memory_begins_anew_and_the_form_says_so(page: Page) -> None:
     assert "and support with it; its conversation begins anew." in page.save(memory="ram")["words"]
+
+
+def test_kernel_knows_the_cell_that_defined_and_shows_what_it_does_not_say_any_more(kernel: Session) -> None:
+    kernel.run("%load_ext agentroute_ipython")
+    kernel.run("%%agent support -m openai/gpt-4.1 --max-cost 0.5 --max-turns 3 --define", cell_id="first")
+    kernel.run("%%agent support --retries 2 --define", cell_id="second")
+    kernel.run("%%agent support -m openai/gpt-4.1 --max-turns 3 --define", cell_id="first")
+    settings = kernel.run("%agent show support", cell_id="third").outputs[0]["text/plain"]
+    assert settings.splitlines()[-1] == "kept        max_cost: from an earlier run of the cell, which does not say so any more; not in a restarted notebook"
+    assert kernel.evaluate("get_ipython().magics_manager.registry['AgentMagics'].agents.cell('support')") == "first"
 
 
 # A terminal

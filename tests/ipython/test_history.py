@@ -1,6 +1,7 @@
 """`agentroute_ipython.history()`: the table itself, and in a real kernel with the messages a browser sends."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -111,14 +112,47 @@ def test_a_filter_that_is_none_is_told_and_changes_nothing(store: RunStore) -> N
     assert (ids(table), table.filters) == (["r0001"], {})
 
 
+def test_a_filter_that_is_none_is_told_and_stands_as_typed_until_a_right_one(store: RunStore) -> None:
+    save(store, 1)
+    table = HistoryTable(store, {})
+    problem = do(table, "filter", form={"since": "7", "agent": "nobody"})
+    for what, more in (("sort", {"by": "cost_usd"}), ("thumb", {"id": "r0001", "value": 1}), ("page", {"page": 0}), ("refresh", {})):
+        assert do(table, what, **more) == ""
+        state = table.state()
+        assert (state["problem"], state["form"]["since"], state["form"]["agent"]) == (problem, "7", "nobody")
+    assert ids(table) == ["r0001"]
+    do(table, "filter", form={"since": "99999d"})
+    assert (table.state()["problem"], table.state()["form"]["since"]) == ("", "99999d")
+
+
+def test_what_failed_is_told_until_it_is_done_rightly_or_all_is_refreshed(store: RunStore) -> None:
+    save(store, 1)
+    table = HistoryTable(store, {})
+    problem = do(table, "thumb", id="gone", value=1)
+    do(table, "sort", by="cost_usd")
+    assert table.problem == problem != ""
+    do(table, "thumb", id="r0001", value=1)
+    assert table.problem == ""
+    do(table, "open", id="gone")
+    do(table, "drop")
+    assert [line[:25] for line in table.problem.splitlines()] == ["there is no run 'gone' in", "the table cannot do 'drop'"]
+    do(table, "refresh")
+    assert table.problem == ""
+
+
 @pytest.mark.parametrize(
-    "message", [{}, {"do": "drop"}, {"do": "sort", "by": "prompt_text; DROP"}, {"do": "thumb", "id": "none", "value": 1}]
-)
+    "message",
+    [
+        {}, {"do": "drop"}, {"do": "sort", "by": "prompt_text; DROP"}, {"do": "thumb", "id": "none", "value": 1}, {"do": "filter"},
+        {"do": "filter", "form": "agent"}, {"do": "page", "page": "x"}, {"do": "page", "page": None}, {"do": "open"}, {"do": "select", "on": True},
+        {"do": "select", "ids": "r0001", "on": True}, {"do": "select", "ids": [["r0001"]], "on": True}, {"do": "select", "ids": ["nope"], "on": True},
+    ],
+)  # fmt: skip
 def test_what_cannot_be_done_is_told(store: RunStore, message: dict[str, Any]) -> None:
     save(store, 1)
     table = HistoryTable(store, {})
     assert table.do(message) != ""
-    assert ids(table) == ["r0001"]
+    assert (ids(table), table.selected) == (["r0001"], [])
 
 
 def test_filters_of_python_fill_the_fields_or_stay(store: RunStore) -> None:
@@ -164,6 +198,38 @@ def test_selected_runs_stay_selected_over_pages_and_filters(store: RunStore) -> 
     assert len(table.selected) == table.state()["n_selected"] == 28 + 1
     do(table, "select_all", on=False)
     assert table.selected == []
+
+
+@pytest.mark.parametrize("act", [("refresh", {}), ("sort", {"by": "cost_usd"}), ("filter", {"form": {}})])
+def test_selected_runs_that_are_deleted_are_selected_no_more(store: RunStore, act: tuple[str, dict[str, Any]]) -> None:
+    save(store, 1)
+    save(store, 2)
+    table = HistoryTable(store, {})
+    table.selected = ["r0001", "r0002"]
+    agentroute.forget("r0001", store=store)
+    assert do(table, act[0], **act[1]) == ""
+    assert (table.selected, table.state()["n_selected"]) == (["r0002"], 1)
+    table.selected = table.selected
+
+
+def test_of_a_page_with_deleted_runs_the_others_are_selected(store: RunStore) -> None:
+    save(store, 1)
+    save(store, 2)
+    table = HistoryTable(store, {})
+    agentroute.forget("r0001", store=store)
+    assert do(table, "select", ids=["r0001", "r0002"], on=True).startswith("there is no run 'r0001' any more")
+    assert table.selected == ["r0002"]
+
+
+def test_the_card_of_a_run_that_goes_on_says_running_as_its_row_does(store: RunStore) -> None:
+    save(store, 1, status="interrupted", duration_s=None)
+    save(store, 2, status="interrupted")
+    table = HistoryTable(store, {})
+    words = {}
+    for row in table.state()["rows"]:
+        do(table, "open", id=row["id"])
+        words[row["status"]] = re.findall(r'<b class="agr-state">(\w+)</b>', table.opened or "")
+    assert words == {"running": ["running"], "interrupted": ["interrupted"]}
 
 
 def test_thumbs_are_scores_and_pressed_again_are_taken_back(store: RunStore) -> None:
@@ -349,8 +415,7 @@ def test_a_row_opens_its_card(kernel: Session) -> None:
     card = widget.received[-1]["content"]
     assert card["id"] == "r0007"
     assert "It is &lt;b&gt;done&lt;/b&gt;." in card["card"]
-    send(kernel, widget, do="open", id="gone")
-    assert widget.received[-1]["content"]["error"].startswith("there is no run 'gone'")
+    assert send(kernel, widget, do="open", id="gone")["problem"].startswith("there is no run 'gone'")
 
 
 def test_state_is_json_of_one_page(kernel: Session) -> None:

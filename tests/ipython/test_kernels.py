@@ -295,6 +295,7 @@ def test_stop_ends_a_run_in_every_state_and_the_cells_behind_it(any_kernel: Sess
     cell.wait_for_output(sign)
     any_kernel.interrupt()
     outcome = cell.outcome(timeout=20)
+    assert outcome.stop_delay_s is not None and outcome.stop_delay_s < 0.5
     assert (outcome.status, outcome.ename) == ("error", "Interrupted")
     assert outcome.traceback.splitlines() == ["Interrupted: the run was stopped; what it did until then is in _agent"]
     assert following.outcome().status == "aborted"

@@ -292,6 +292,16 @@ def test_failed_run_of_plain_python_is_shown_in_two_lines(notebook: ShellNoteboo
     assert "agentroute/loop.py" in notebook.run("%tb")
 
 
+@pytest.mark.parametrize("code", ["diff('x', 'y')", "diff('x')", "history(agnt='x')"])
+def test_mistake_in_a_call_of_the_notebook_package_is_shown_in_two_lines(
+    notebook: ShellNotebook, capsys: pytest.CaptureFixture[str], code: str
+) -> None:
+    notebook.run("from agentroute_ipython import diff, history")
+    notebook.cell(code)
+    first, *_, last = lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("ErrorConfig: ") and last == f"(line 1: {code}; %tb shows the traceback)" and len(lines) == 2
+
+
 def test_error_that_the_notebook_raises_itself_is_shown_as_ever(notebook: ShellNotebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.run("%colors nocolor")
     notebook.cell("from agentroute import ErrorAgent\nraise ErrorAgent('mine')")

@@ -174,7 +174,7 @@ def test_huge_and_nested_text_is_whole_and_bounded(text: str) -> None:
 def test_words_with_more_brackets_than_links_have_are_text() -> None:
     words = "**one**\n<two>" + "[" * markdown.BRACKETS
     assert page(words).texts["b"] == ["one"]
-    more = drawn(words + "[")
+    more = drawn(words + "[").replace("<wbr>", "")
     assert more == f'<p dir="auto">**one**<br>&lt;two&gt;{"[" * (markdown.BRACKETS + 1)}</p>\n'
     assert page(f"{words}[\n\n**three**").texts["b"] == ["three"]
 

@@ -158,13 +158,35 @@ def test_no_table_under_that_name_is_refused(project):
         read(project)
 
 
-@pytest.mark.parametrize("text", ["[tool.agentroute]\nmodel = ", "[tool.agentroute]\n\udcff", "agentroute = " + "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["[tool.agentroute]\nmodel = ", "[tool.agentroute\nbudget = 1", "[tool agentroute]\nbudget = 1", "[Tool.Agent-Route\nbudget = 1", "\ufeff[tool.agentroute]", "[tool.agentroute]\n\udcff", "agentroute = " + "[" * 100_000]
+)
 def test_a_file_that_is_no_toml_is_told_and_left_out(project, magics, capsys, text):
     path = write(project, text)
     found = read(project)
     assert found.values == {}
     apply(found, magics)
     assert capsys.readouterr().err.startswith(f"agentroute: {path} cannot be read, so its settings are left out: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["tool.AgentRoute", "tool.agent_route", "tool.agent-route", "agentroute", "AgentRoute", "tools.agentroute", "Tool.agentroute"]
+)
+def test_a_misspelt_table_is_told(project, magics, capsys, name):
+    path = write(project, f"[{name}]\nbudget = 1\n")
+    apply(read(project), magics)
+    assert capsys.readouterr().err == f"agentroute: {path}: nobody reads [{name}]; did you mean [tool.agentroute]?\n"
+    write(project, f"[{name}]\nbudget = 1\n[tool.agentroute]\nmax_cost = 2\napproval = 'allow'\n")
+    found = read(project)
+    assert (found.values, len(found.not_taken)) == ({"max_cost": 2}, 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.uv.sources]\nagentroute = {path = 'x'}", "[tool.poetry.dependencies.agentroute]\nversion = '1'", "[project.scripts]\nagentroute = 'x:y'"]
+)
+def test_the_package_may_be_named_elsewhere(project, text):
+    write(project, text)
+    assert read(project) == ProjectSettings()
 
 
 # ---- whose word counts ------------------------------------------------------------------------------------------

@@ -34,6 +34,11 @@ def test_dollar_signs_are_kept_from_mathjax() -> None:
     assert table._repr_html_().startswith('<table class="mathjax_ignore tex2jax_ignore"><tbody>')
 
 
+def test_settings_that_no_cell_says_any_more_are_named() -> None:
+    rows = settings_table(Agent("bot", model="m", max_cost=0.5), "cell", ["max_cost"]).rows
+    assert rows[-1] == ("kept", "max_cost: from an earlier run of the cell, which does not say so any more; not in a restarted notebook")
+
+
 def test_agents_are_listed_with_model_tools_and_instructions() -> None:
     agents = {
         "bot": (Agent("bot", model="m", tools=[order_status], instructions="Be\nbrief."), "cell"),

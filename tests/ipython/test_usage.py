@@ -1,5 +1,6 @@
 """`agentroute_ipython.usage()`: the totals, when they are drawn, and in a real kernel."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -50,8 +51,14 @@ def test_runs_are_added_up_by_agent_and_model() -> None:
         run(3, input_tokens=5, cost_usd=0.25),
     )
     sums = totals.by_agent_and_model()
-    assert list(sums) == [("support", "m"), ("critic", "m")]
+    assert list(sums) == [("critic", "m"), ("support", "m")]
     assert sums["support", "m"] == UsageSums(runs=2, calls=2, input_tokens=15, output_tokens=1, cost_usd=0.75)
+
+
+def test_the_order_is_the_same_whichever_run_is_heard_of_first() -> None:
+    runs = [run(number, agent_name="ab"[number % 2], request_model=f"m{number // 2}") for number in range(4)]
+    shown = {repr(UsageView(heard(*some))) for some in itertools.permutations(runs)}
+    assert len(shown) == 1
 
 
 def test_a_run_that_goes_on_counts_once_with_its_last_turn() -> None:
@@ -109,7 +116,7 @@ def test_everything_is_said_in_words() -> None:
     assert text.startswith(
         "This notebook: 2 runs, 1 model call, $1.50 spent, $0.2500 saved by replay. Budget: $5.00 left of $5.00 ($0 spent)\n"
     )
-    assert [line.split()[0] for line in text.splitlines()[1:5]] == ["agent", "support", "critic", "all"]
+    assert [line.split()[0] for line in text.splitlines()[1:5]] == ["agent", "critic", "support", "all"]
 
 
 def test_what_is_unknown_and_going_on_is_said() -> None:
