@@ -88,13 +88,20 @@ def tell(message: str) -> None:
         logging.getLogger("agentroute").warning(message)
 
 
+def _keyless(message: str) -> str:
+    """A message fit to be shown, saved with a notebook and logged: it may quote a model, a tool, or what somebody typed."""
+    from .keys import without_credentials  # late: keys have errors of their own
+
+    return without_credentials(clean_text(without_credentials(message)))  # again: a key is one when what was unseen in it has gone
+
+
 class ErrorAgent(Exception):
-    """Base of all errors of this library. `.result` is the partial Result when a run raised it, else None."""
+    """Base of all errors of this library, with no keys in the message. `.result` is the partial Result when a run raised it, else None."""
 
     result: Result[Any] | None = None
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(clean_text(message))
+        super().__init__(_keyless(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own way calls the class with `args`, which fits no class below that takes keywords.

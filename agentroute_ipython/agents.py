@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 from agentroute.errors import ErrorConfig
 
 from .arguments import Options, closest, nearest
-from .looking import BUILTIN_TYPES, answers_to, is_list_of_tools, is_memory, is_model, is_policy, is_tool, is_type, passes, tool_kind
+from .looking import (
+    BUILTIN_TYPES,
+    answers_to,
+    is_list_of_tools,
+    is_memory,
+    is_model,
+    is_policy,
+    is_tool,
+    is_type,
+    passes,
+    tool_kind,
+)
 
 if TYPE_CHECKING:
     from agentroute import Agent, MemorySQLite

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentroute.calling import NOBODY
@@ -27,16 +29,8 @@ from .arguments import nearest
 from .asking import WaitingCell, waiting_cell
 from .formats import one_line
 from .modes import APPROVALS
-from .panels import (
-    ApprovalButtons,
-    Spot,
-    can_show_widgets,
-    line_bundle,
-    outputs_now,
-    question_bundle,
-    question_text,
-    verdict_line,
-)
+from .panels import ApprovalButtons, Spot, can_show_widgets, outputs_now
+from .questions import line_bundle, question_bundle, question_text, verdict_line, who_label
 
 if TYPE_CHECKING:
     from agentroute.context import Context
@@ -46,6 +40,8 @@ __all__ = ["Approver"]
 
 MOST_ASKED = 3
 """How often a question is asked that is answered by nothing but Enter."""
+_putting = threading.RLock()
+"""Held while a question and its buttons are put: they are two outputs, and calls of nested runs are asked about on other threads."""
 FIRST_WITH_CLICKS = (7, 4)
 """The first ipykernel that answers widgets while a cell awaits; see its pull request 1565."""
 
@@ -60,7 +56,7 @@ _NO_CELL = (
 
 
 class Approver:
-    """The approval handler of one cell: `agent.events(…, approve=approver.decide)`. To be made in the cell.
+    """The approval handler of one cell: `agent.events(…, approve=approver.for_case(…))`. To be made in the cell.
 
     Args:
         mode: one of APPROVALS.
@@ -79,9 +75,23 @@ class Approver:
         self._outputs = outputs_now(shell)
         self._always: set[tuple[str | None, str]] = set()
         self._open: dict[_Question, None] = {}
+        """What waits for a button."""
+        self._cases: list[str] = []
+        self._asking: dict[str, list[str | None]] = {}
+        """By the name that a question gives: its runs that have asked, in order."""
         self._said: set[str] = set()
 
-    async def decide(self, ctx: Context, call: ToolCall) -> bool | Deny:
+    def for_case(self, label: str, agent_name: str) -> Callable[[Context, ToolCall], Awaitable[bool | Deny]]:
+        """`decide` for one of the runs of the cell: its questions say that `label` asks, or an agent that it has called."""
+        self._cases.append(label)
+        return partial(self.decide, label=label, agent_name=agent_name)
+
+    def show_again(self) -> None:
+        """Shows what waits for a button in the cell that runs now, too; it is answered where it is pressed first."""
+        for question in list(self._open):
+            question.offer(outputs_now(self._shell))
+
+    async def decide(self, ctx: Context, call: ToolCall, label: str = "", agent_name: str = "") -> bool | Deny:
         """Whether the call may run; waits for a person where there is one."""
         if self._mode == "allow":
             return True
@@ -91,7 +101,8 @@ class Approver:
         if not self._is_attended:
             self._say(f"denied: {_name(call)} needs approval, and {_UNATTENDED}")
             return NOBODY
-        question = _Question(self._shell, call, (ctx.run_id, call.name), self._outputs)
+        who = self._who(ctx, label, agent_name)
+        question = _Question(self._shell, call, (ctx.run_id, call.name), self._outputs, who, is_plain=self._cases == [who])
         if question.key in self._always:
             return True
         cell = waiting_cell.get()
@@ -104,6 +115,17 @@ class Approver:
         if self._mode == "button":
             self._say(f"asked at a prompt: {why_no_buttons}")
         return await self._by_input(question, cell)
+
+    def _who(self, ctx: Context, label: str, agent_name: str) -> str:
+        """Who asks: `good` of a comparison, `clerk in good` of an agent that one of its tools runs; a later run of that name has a number."""
+        name = ctx.agent_name or ""
+        who = name if not label else label if name in ("", agent_name) else f"{name} in {label}"
+        with _putting:
+            runs = self._asking.setdefault(who, [])
+            if ctx.run_id not in runs:
+                runs.append(ctx.run_id)
+            n = runs.index(ctx.run_id) + 1
+        return f"{who} (run {n})" if who and n > 1 else who
 
     def in_words(self) -> str:
         """How a call would be decided on now, and why so."""
@@ -140,21 +162,20 @@ class Approver:
                 pass  # the run's loop is closed: nobody waits any more
 
         self._open[question] = None
-        question.show()
-        buttons = ApprovalButtons(question.buttons, answered)
         try:
+            question.offer(self._outputs, answered)
             verdict, reason = await question.answered
             return self._verdict(question, verdict, reason)
         finally:
             self._open.pop(question, None)
-            buttons.close()
             question.close()
 
     async def _by_input(self, question: _Question, cell: WaitingCell) -> bool | Deny:
         call = question.call
-        prompt = f"approve {one_line(call.name, 60)}? [y]es, [n]o, [a]lways for this run, or a reason to deny: "
+        asks = f"{who_label(question.who)} asks: " if question.who else ""
+        prompt = f"{asks}approve {one_line(call.name, 60)}? [y]es, [n]o, [a]lways for this run, or a reason to deny: "
         if self._in_kernel and _is_captured(self._shell):
-            prompt = f"{question_text(call.name, call.arguments)}\n{prompt}"
+            prompt = f"{question_text(call.name, call.arguments, question.who)}\n{prompt}"
 
         def begin() -> bool:
             if question.key in self._always:
@@ -178,15 +199,14 @@ class Approver:
                 verdict, reason = "deny", "" if word in ("n", "no") else answer
             return self._verdict(question, verdict, reason)
         except Exception as error:  # EOFError, and what kernels say of frontends that cannot ask
-            question.line = verdict_line("denied", call.name, call.arguments, f"nobody answered ({type(error).__name__})")
+            question.leave("denied", f"nobody answered ({type(error).__name__})")
             return NOBODY
         finally:
             cell.tell(question.close)
 
     def _verdict(self, question: _Question, verdict: str, reason: str) -> bool | Deny:
-        call = question.call
         words = {"approve": "approved", "always": "approved for the whole run", "deny": "denied", "with the others": "approved with the others"}
-        question.line = verdict_line(words[verdict], call.name, call.arguments, reason if verdict == "deny" else "")
+        question.leave(words[verdict], reason if verdict == "deny" else "")
         if verdict == "deny":
             return Deny(reason.strip())
         if verdict == "always":
@@ -217,29 +237,58 @@ class Approver:
 class _Question:
     """One call that waits for an answer, and where it is shown."""
 
-    def __init__(self, shell: Any, call: ToolCall, key: tuple[str | None, str], outputs: tuple[Any, Any]) -> None:
-        self.call, self.key = call, key
-        self.line = verdict_line("not answered", call.name, call.arguments)
-        """What stays of it; the run was stopped when nobody has said otherwise."""
+    def __init__(
+        self, shell: Any, call: ToolCall, key: tuple[str | None, str], outputs: tuple[Any, Any], who: str, *, is_plain: bool
+    ) -> None:
+        self.call, self.key, self.who = call, key, who
         self.answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._in_kernel = hasattr(shell, "kernel")
-        if self._in_kernel:
-            self._spot, self.buttons = Spot(shell, outputs), Spot(shell, outputs)
+        self._shell, self._in_kernel = shell, hasattr(shell, "kernel")
+        self._pressed: Callable[[str, str], None] = self.answer
+        self._named = "" if is_plain else who
+        self._spots = [Spot(shell, outputs)] if self._in_kernel else []
+        self._buttons: list[ApprovalButtons] = []
+        self._closed = False
+        self.leave("not answered")  # the run was stopped when nobody has said otherwise
 
     def answer(self, verdict: str, reason: str) -> None:
         if not self.answered.done():
             self.answered.set_result((verdict, reason))
 
     def show(self) -> None:
+        """The question alone; it is answered at a prompt."""
         if self._in_kernel:
-            self._spot.put(question_bundle(self.call.name, self.call.arguments))
+            self._spots[0].put(question_bundle(self.call.name, self.call.arguments, self.who))
         else:
-            print(question_text(self.call.name, self.call.arguments))
+            print(question_text(self.call.name, self.call.arguments, self.who))
+
+    def offer(self, outputs: tuple[Any, Any], pressed: Callable[[str, str], None] | None = None) -> None:
+        """The question and its buttons, directly below it; the first time with what is told when one is pressed, on any thread."""
+        call = self.call
+        self._pressed = pressed or self._pressed
+        buttons = ApprovalButtons(Spot(self._shell, outputs), call.name, call.arguments, self.who, self._pressed)
+        bundle = question_bundle(call.name, call.arguments, self.who)
+        with _putting:
+            if self._closed:
+                buttons.close()
+                return
+            if self._buttons:
+                self._spots.append(Spot(self._shell, outputs))
+            self._buttons.append(buttons)
+            self._spots[-1].put(bundle)
+            buttons.show()
+
+    def leave(self, word: str, why: str = "") -> None:
+        """The line that stays of it."""
+        self._line = verdict_line(word, self.call.name, self.call.arguments, why, self._named)
 
     def close(self) -> None:
         """Puts one line in its place."""
-        if self._in_kernel:
-            self._spot.put(line_bundle(self.line))
+        with _putting:
+            self._closed = True
+            for buttons in self._buttons:
+                buttons.close()
+            for spot in self._spots:
+                spot.put(line_bundle(self._line))
 
 
 def _is_attended(shell: Any) -> bool:

@@ -90,6 +90,7 @@ class Arguments:
     options: Options = Options()
     bind: str | None = None
     define: bool = False
+    dry_run: bool = False
     background: bool = False
     models: tuple[str, ...] = ()
     """The models that are compared; empty where each agent is asked with its own."""
@@ -236,6 +237,7 @@ OPTIONS = (
     Option("history", "POLICY", "which earlier messages are sent: window:N messages, truncate:N tokens, or a variable that holds a policy", _history),
     Option("models", "A,B", "ask each of these models and compare the answers", _model_list, many=True, commas=True),
     Option("samples", "N", "ask N times and compare the answers", _whole(1, 3), "-n"),
+    Option("dry-run", "", "show the first request and about what it would cost; nothing is sent", _text),
     Option("background", "", "run on while other cells run; %agent stop NAME ends it, %agent show last shows it", _text),
     Option("approval", "MODE", "who approves of calls of tools that need it: auto, button, input, deny or allow", _approval),
     Option("tag", "NAME=VALUE", "a column of the run history, tag_NAME, such as tenant=a; may be given several times", _tag, many=True),
@@ -351,7 +353,7 @@ def parse(line: str, *, text_follows: bool = False, fill: Callable[[str], str] =
     plain = {name: found[name] for name in ("models", "samples", "approval") if name in found}
     options = Options(**{name: value for name, value in found.items() if name in Options.__dataclass_fields__})
     return Arguments(
-        names, options, bind, define, background="background" in found, record=record, replay=replay, text=text, **plain
+        names, options, bind, define, "dry_run" in found, background="background" in found, record=record, replay=replay, text=text, **plain
     )
 
 

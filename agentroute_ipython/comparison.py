@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from agentroute.errors import ErrorAgent, ErrorInterrupted, ErrorMissingPackage
 from agentroute.events import AgentEnd, Event
 from agentroute.figures import plural
+from agentroute.keys import without_credentials
 from agentroute.result import Result
 
 from .formats import one_line
@@ -228,7 +229,8 @@ class Results(Sequence[Result[Any]]):
     @property
     def frame(self) -> pd.DataFrame:
         """One row a run, in order; columns: label, agent, model, sample, output (as text), status, error, input_tokens,
-        output_tokens, cost_usd, cost_saved_usd, duration_s, run_id. What is unknown is `<NA>`, never 0.
+        output_tokens, cost_usd, cost_saved_usd, duration_s, run_id. What is unknown is `<NA>`, never 0. Keys are struck out of
+        the texts, as in the run history.
 
         Raises:
             ErrorMissingPackage: pandas is not installed.
@@ -256,7 +258,8 @@ class Results(Sequence[Result[Any]]):
             figures = (run.input_tokens, run.output_tokens, run.cost_usd, run.cost_saved_usd, run.duration_s) if run else (None,) * 5
             status = run.status if run else "interrupted"
             error = f"{run.error_type}: {run.error_text or ''}" if run and run.error_type else None
-            rows.append((label, *who, asked[who], output, status, error, *figures, run.run_id if run else None))
+            row = (label, *who, asked[who], output, status, error, *figures, run.run_id if run else None)
+            rows.append(tuple(without_credentials(value) if isinstance(value, str) else value for value in row))
         return rows
 
     def __repr__(self) -> str:

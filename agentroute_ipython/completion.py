@@ -1,4 +1,4 @@
-"""What Tab offers on the first line of an `%%agent` cell and on an `%agent` line.
+"""What Tab offers on the first line of an `%%agent` cell, on an `%agent` line, and for a setting of the magics in `%config`.
 
 IPython asks a matcher before its own. Ours says nothing anywhere else, and below the first line, so that the text of a cell is
 completed as ever (`{cust` to a variable); on its own lines it keeps Python's names and keywords out.
@@ -62,7 +62,7 @@ class _Nothing(Sequence[Any]):
 def _completed(context: CompletionContext, magics: AgentMagics) -> dict[str, Any]:
     lines = context.full_text.split("\n")
     line = lines[context.cursor_line]
-    if "%agent" not in line[: context.cursor_position]:
+    if not any(word in line[: context.cursor_position] for word in ("%agent", "%config")):
         return {"completions": [], "suppress": False}
     from IPython.core.completer import SimpleCompletion
 
@@ -73,7 +73,8 @@ def _completed(context: CompletionContext, magics: AgentMagics) -> dict[str, Any
     if asked is None:
         return {"completions": [], "suppress": False}
     blank = "\u00a0" if hasattr(magics.shell, "kernel") else " "  # JupyterLab breaks what stands beside a word, and lines lie over each other
-    found = [SimpleCompletion(text, type=about.replace(" ", blank)) for text, about in offers(asked, magics)]
+    before, behind = asked.quotes
+    found = [SimpleCompletion(before + text + behind, type=about.replace(" ", blank)) for text, about in offers(asked, magics)]
     return {
         "completions": found or _Nothing(),
         "matched_fragment": asked.fragment,

@@ -190,8 +190,8 @@ class Form:
         changes, shown = dict(content["changes"]), content["shown"]
         place = self._place(content.get("cells") or ())
         given = self._given(place.cell)
-        if content.get("cell", place.id) != place.id:
-            raise ErrorConfig(f"{self.name} is defined by another cell by now; nothing was written. Read the cell again, and look what it says.")
+        if place.id not in (None, content.get("cell", place.id)):
+            raise ErrorConfig(f"{self.name} is defined by another cell by now, and nothing was written; read the cell again to see what it says")
         now = self._values(place, given)
         moved = {name: now.get(name, "") for name, text in changes.items() if now.get(name, "") not in (shown[name], text)}
         if moved:

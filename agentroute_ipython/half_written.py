@@ -11,6 +11,7 @@ from .arguments import FILTERS, OPTIONS, RESERVED, Option
 __all__ = ["Asked", "asked_for"]
 
 _CALL = re.compile(r"\s*(?:[\w., ()\[\]]+=\s*)?(%%?)agent[ \t]+")
+_CONFIG = re.compile(r"\s*%config\s+AgentMagics\.(replay|approval|record|render)\s*=\s*([\"']?)(\w*)\Z")
 _WORD = re.compile(r"(?:[^\s\"']|\"[^\"]*(?:\"|$)|'[^']*(?:'|$))+")
 
 
@@ -26,11 +27,17 @@ class Asked:
     """Those that may still be given."""
     taken: frozenset[str] = frozenset()
     """Members of the list that are there already."""
+    quotes: tuple[str, str] = ("", "")
+    """What is written before and behind it."""
 
 
 def asked_for(above: list[str], before: str, after: str) -> Asked | None:
     """What is being written between `before` and `after` on a line below those `above`; None where that is IPython's affair:
     no line of the magic, free text, or a Python name inside braces."""
+    if (config := _CONFIG.match(before)) and _is_call(above, "%"):
+        name, quote, fragment = config.groups()
+        behind = quote or "'"
+        return Asked(name, fragment, quotes=("" if quote else behind, "" if after.startswith(behind) else behind))
     call = _CALL.match(before)
     if call is None or not _is_call(above, call[1]):
         return None

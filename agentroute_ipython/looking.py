@@ -64,6 +64,7 @@ def module_of(value: object) -> str | None:
     """Where a function or a class was made; None for all else."""
     if type(value) is types.MethodType:
         value = value.__func__
+    module: object
     if type(value) in _FUNCTIONS:
         module = value.__module__
     else:
@@ -73,8 +74,8 @@ def module_of(value: object) -> str | None:
 
 def description_of(value: object) -> str:
     """What a function or a Tool says about itself; empty where it says nothing."""
-    text = inspect.getattr_static(value, "description", "") if _is_of_ours(value) else value.__doc__ if type(value) in _FUNCTIONS else ""
-    return text if type(text) is str else ""
+    text: object = inspect.getattr_static(value, "description", "") if _is_of_ours(value) else value.__doc__ if type(value) in _FUNCTIONS else ""
+    return text if isinstance(text, str) else ""
 
 
 def function_of(value: object) -> object:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.display_functions import display
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Enum, Float, TraitError, Unicode, observe
@@ -18,14 +19,14 @@ from agentroute.errors import ErrorConfig
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
-from .arguments import Arguments, Options, nearest, parse
+from .arguments import Arguments, Options, parse
 from .cell_text import halves, trimmed, unescaped, with_instructions
 from .help_text import HELP
 from .interpolation import interpolate
 from .modes import APPROVALS, RECORDS, RENDERS
 from .place import Places
 from .project_settings import ProjectSettings, apply, read
-from .replaying import ReplayMode, error_text, replaying
+from .replaying import ReplayMode, checked, error_text, replaying
 from .transform import AWAITED, CellTransform
 from .words import check_is_agent, do_word
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from agentroute import Agent
     from agentroute.events import Event
 
+    from .approvals import Approver
     from .comparison import Case
     from .running import Runnable
 
@@ -51,10 +53,7 @@ class OneOf(Enum):  # type: ignore[type-arg]
     """A trait with a few values, which names the nearest one when it is given another."""
 
     def validate(self, obj: Any, value: Any) -> str:
-        modes = tuple(self.values or ())
-        if value not in modes:
-            raise TraitError(f"{self.name} must be one of {', '.join(modes)}; got {value!r:.80}{nearest(str(value), modes)}")
-        return str(value)
+        return checked(self.name, value, tuple(self.values or ()))
 
 
 class BudgetLimit(Float):  # type: ignore[type-arg]
@@ -127,6 +126,8 @@ class AgentMagics(Magics):
         self.store = self._new_store()
         self.last: Any = None
         """The view of the last run of a cell."""
+        self._last_asked: tuple[Runnable, Approver] | None = None
+        """That run, and who decides on its calls."""
         with _mistakes():
             _ = self.replay  # a mistake in the environment is told before anything has changed
         self.agents = Agents(self._names, self._bind, lambda: self.model)
@@ -231,6 +232,9 @@ class AgentMagics(Magics):
                 options = replace(options, model=options.model or arguments.models[0])
             self.agents.define(arguments.name, options, cell=self.places().cell_id)
             arguments = replace(arguments, options=Options())
+        if arguments.dry_run:
+            self._plan(prompt, arguments)
+            return None
         run = self._run(prompt, arguments, here or arguments.background)
         if arguments.background:
             from .background import start
@@ -246,6 +250,14 @@ class AgentMagics(Magics):
         if arguments.n_runs > MOST_COMPARED:
             raise ErrorConfig(f"{arguments.n_runs} runs in one cell are too many to compare; at most {MOST_COMPARED} are run at once")
 
+    def _plan(self, prompt: str, arguments: Arguments) -> None:
+        """Shows what would be sent."""
+        from .dry_run import Planned, dry_run_table
+
+        chosen = [replace(arguments.options, model=model) for model in arguments.models] or [arguments.options]
+        agents = [self.agents.get(name, options) for name in arguments.names for options in chosen]
+        display(dry_run_table([Planned(agent, arguments.samples) for agent in agents], prompt))  # type: ignore[no-untyped-call]
+
     def _run(self, prompt: str, arguments: Arguments, can_click: bool) -> Runnable:
         """One run, or several that are compared."""
         from .approvals import Approver
@@ -260,7 +272,7 @@ class AgentMagics(Magics):
             from .live import LiveView
 
             view: Any = LiveView(shell=self.shell, render=self._render_of(arguments))
-            asked = self._asked(agent, prompt, arguments, view.telling(approver.decide))
+            asked = self._asked(agent, prompt, arguments, view.telling(approver.for_case(arguments.name, agent.name)))
             run: Runnable = Run(asked, view, partial(self._keep, arguments.bind), self._told(agent, arguments))
         else:
             from .comparison import Comparison
@@ -268,10 +280,16 @@ class AgentMagics(Magics):
 
             compared = self._compared(arguments)
             view = ComparisonView(shell=self.shell, labels=[label for label, *_ in compared], render=self._render_of(arguments))
-            cases = self._cases(compared, prompt, arguments, partial(view.telling, approver.decide))
+            approves = self._approving(compared, arguments, approver)
+            cases = self._cases(compared, prompt, arguments, lambda index: view.telling(approves[index], index))
             run = Comparison(cases, view, partial(self._keep, arguments.bind), self._told(compared[0][1], arguments))
-        self.last = view
+        self.last, self._last_asked = view, (run, approver)
         return run
+
+    def _approving(self, compared: list[tuple[str, Agent[Any], int]], arguments: Arguments, approver: Approver) -> list[Any]:
+        """What decides on the calls of each of them, and says which of them asks."""
+        of = f"{arguments.name} " if len(arguments.names) == 1 else ""
+        return [approver.for_case(f"{of}{label}", agent.name) for label, agent, _ in compared]
 
     def _compared(self, arguments: Arguments) -> list[tuple[str, Agent[Any], int]]:
         """What is compared: each agent with each model, so many times; label, agent, and which of its samples, from 1."""
@@ -339,7 +357,7 @@ class AgentMagics(Magics):
 
         given = {
             "as": arguments.bind, "no-record": not arguments.record, "fresh" if arguments.replay == "fresh" else "replay": arguments.replay,
-            "background": arguments.background, "models": arguments.models, "samples": arguments.samples > 1, "approval": arguments.approval,
+            "dry-run": arguments.dry_run, "background": arguments.background, "models": arguments.models, "samples": arguments.samples > 1, "approval": arguments.approval,
         }  # fmt: skip
         for flag in filter(given.get, given):
             raise ErrorConfig(f"--{flag} needs a run, and --define runs nothing; leave one of them out")
@@ -350,10 +368,15 @@ class AgentMagics(Magics):
         print(f"{arguments.name} is defined (model {model_text(agent)}{tools}); nothing was run")
 
     def show_last(self) -> None:
-        """Draws the last run of a cell again; while it goes on, it is redrawn there from now on."""
+        """Draws the last run of a cell again; while it goes on, it is redrawn there from now on, and can be answered and stopped there."""
         if self.last is None:
             raise ErrorConfig("no run of a cell yet in this kernel; %agent runs lists the run history")
         self.last.show_again()
+        if self._last_asked is not None:
+            run, approver = self._last_asked
+            if background := sys.modules.get("agentroute_ipython.background"):
+                background.show_stop_button(run)
+            approver.show_again()
 
     # The shell
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .arguments import RESERVED, Option
 from .formats import one_line
 from .looking import BUILTIN_TYPES, is_memory, is_model, is_policy, is_type, module_of, tool_kind
-from .modes import APPROVALS
+from .modes import APPROVALS, RECORDS, RENDERS
 
 if TYPE_CHECKING:
     from .half_written import Asked
@@ -46,6 +46,8 @@ _APPROVALS = (
     "nobody is asked: no",
     "nobody is asked: yes",
 )
+_RECORDS = ("texts and figures", "figures, and no text", "nothing")
+_RENDERS = ("html in a notebook, text in a terminal", "html", "text", "nothing is drawn")
 _REPLAYS = {
     "on": "an answer that is paid for is not asked for again",
     "off": "every request is sent",
@@ -216,5 +218,7 @@ _MAKERS: dict[str, Callable[[Asked, AgentMagics], Iterable[Offer]]] = {
     "tag": _tags,
     "replay": _replays,
     "approval": lambda asked, magics: zip(APPROVALS, _APPROVALS, strict=True),
+    "record": lambda asked, magics: zip(RECORDS, _RECORDS, strict=True),
+    "render": lambda asked, magics: zip(RENDERS, _RENDERS, strict=True),
     "status": lambda asked, magics: [("ok", "status"), ("error", "status"), ("interrupted", "status")],
 }

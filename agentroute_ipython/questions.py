@@ -147,12 +147,16 @@ def _parts(before: str, after: str) -> Iterator[str]:
 
 def _json(arguments: Any, indent: int | None = None) -> str:
     """The arguments as the tool receives them, as JSON; what has no JSON is as Python shows it."""
-    for value in (lambda: arguments, lambda: _named(arguments)):
+    for form in (_as_it_is, _named):
         try:
-            return json.dumps(value(), indent=indent, ensure_ascii=False, default=_plain)
+            return json.dumps(form(arguments), indent=indent, ensure_ascii=False, default=_plain)
         except Exception:  # keys that are no text; then a circle, too deep, or an object that fails to describe itself
             continue
     return _shown(arguments)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _named(value: Any) -> Any:

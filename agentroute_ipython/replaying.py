@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import TraitError, Unicode
 
 from agentroute.errors import ErrorAgent, ErrorReplay
+from agentroute.keys import without_credentials
 from agentroute.store import RunStore
 
 from .arguments import nearest
@@ -16,7 +17,7 @@ from .arguments import nearest
 if TYPE_CHECKING:
     from agentroute.events import Event
 
-__all__ = ["ReplayMode", "error_text", "replaying"]
+__all__ = ["ReplayMode", "checked", "error_text", "replaying"]
 
 
 class ReplayMode(Unicode):  # type: ignore[type-arg]
@@ -45,9 +46,18 @@ class ReplayMode(Unicode):  # type: ignore[type-arg]
     def validate(self, obj: Any, value: Any) -> str:
         from agentroute.replays import MODES
 
-        if value not in MODES:
-            raise TraitError(f"replay must be one of {', '.join(MODES)}; got {value!r:.80}{nearest(str(value), MODES)}")
-        return str(value)
+        return checked(self.name, value, MODES)
+
+
+def checked(name: str | None, value: Any, modes: tuple[str, ...]) -> str:
+    """One of the modes.
+
+    Raises:
+        TraitError: it is none of them; the message names the nearest, and shows no key.
+    """
+    if value not in modes:
+        raise TraitError(f"{name} must be one of {', '.join(modes)}; got {without_credentials(repr(value)):.80}{nearest(str(value), modes)}")
+    return str(value)
 
 
 def replaying(

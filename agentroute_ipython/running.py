@@ -30,6 +30,7 @@ from typing import Any, Protocol
 from agentroute._portal import GRACE_S, Handle, portal
 from agentroute.errors import ErrorAgent, ErrorInterrupted
 from agentroute.events import AgentEnd, AgentStart, Event
+from agentroute.keys import without_credentials
 from agentroute.result import Result
 
 from .asking import CellOfLoop, CellOfThread, ToDo, WaitingCell, waiting_cell
@@ -343,8 +344,8 @@ class _FewLines:
         error = sys.exc_info()[1] or getattr(sys, "last_value", None)
         if error is None or getattr(getattr(shell, "InteractiveTB", None), "mode", "") != "Verbose":
             return self.lines
-        shown = traceback.format_exception(type(error), error, _without_cell(error.__traceback__))
-        return "".join(shown).splitlines()
+        shown = "".join(traceback.format_exception(type(error), error, _without_cell(error.__traceback__)))
+        return without_credentials(shown).splitlines()  # what it comes from may be anybody's error
 
 
 def _without_cell(frames: TracebackType | None) -> TracebackType | None:

@@ -85,6 +85,6 @@ def _place(tags: str | None) -> tuple[str | None, int]:
     """Comparison and position that the tags of a run name; (None, 0) where they name none."""
     try:
         known = json.loads(tags or "{}")
-        return known.get(COMPARISON), int(known.get(POSITION, 0))
+        return (str(known[COMPARISON]), int(known[POSITION])) if COMPARISON in known and POSITION in known else (None, 0)
     except (ValueError, TypeError, AttributeError, RecursionError):  # a record that was changed by hand
         return None, 0

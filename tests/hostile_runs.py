@@ -88,6 +88,10 @@ def fail(text: str, **more: str) -> str:
     raise RuntimeError(text)
 
 
+def risky(text: str, more: list[dict[str, str]]) -> str:
+    return text
+
+
 def agents(texts: dict[str, str], ends: str = "answer") -> Iterator[Agent[Any]]:
     """An agent of each text, with it in its own fields, too."""
     for text in texts.values():
@@ -194,7 +198,8 @@ def show_questions(canary: str) -> None:
     """What is asked before a call, and what stays of it, where names, arguments and reasons have several texts in each."""
     from IPython import get_ipython
 
-    from agentroute_ipython.panels import Spot, line_bundle, question_bundle, verdict_line
+    from agentroute_ipython.panels import Spot
+    from agentroute_ipython.questions import line_bundle, question_bundle, verdict_line
 
     for text in groups(canary):
         arguments = {text: text, "list": [text, {"deep": text}]}
@@ -206,8 +211,8 @@ def show_questions(canary: str) -> None:
 
 def needs_approval(canary: str) -> Agent[Any]:
     """An agent whose calls wait for somebody, with several texts in the arguments of each."""
-    calls = [ToolCall(str(n), "risky", {"text": text, text: text}) for n, text in enumerate(groups(canary, 60))]
-    return Agent("risky_one", model=ModelScripted([calls, "Done."]), tools=[tool(name="risky", needs_approval=True)(fail)])
+    calls = [ToolCall(str(n), "risky", {"text": text, "more": [{text: text}]}) for n, text in enumerate(groups(canary, 60))]
+    return Agent("risky_one", model=ModelScripted([calls, "Done."]), tools=[tool(needs_approval=True)(risky)])
 
 
 def save_runs(canary: str) -> None:

@@ -23,6 +23,7 @@ from agentroute import (
     ToolCall,
     budgets,
 )
+from agentroute.budgets import reserve
 from agentroute.errors import ErrorModelServer, ErrorModelTimeout, ErrorTruncated
 from agentroute.metering import prompt_tokens_at_most
 from agentroute.models import retry
@@ -82,6 +83,11 @@ def test_a_call_that_could_pass_the_limit_is_not_made():
     assert (shop.requests, caught.value.spent, caught.value.limit) == ([], 0.0, 0.001)
     assert caught.value.result.record.turns == []
     assert caught.value.result.record.run.n_turns == 0
+
+
+def test_a_call_of_unknown_price_is_not_said_to_cost_nothing():
+    with pytest.raises(ErrorBudget, match=r"another model call has a price that nobody knows, and \$0 is left"):
+        asyncio.run(reserve([Budget(0)], lambda left, others: None, Decimal(0)))
 
 
 def test_the_answer_is_capped_to_what_is_left():

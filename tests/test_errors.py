@@ -46,3 +46,13 @@ def test_every_error_pickles_and_is_short_and_clean(kind):
     assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
     assert len(str(error)) < 20_000
     assert not re.search("[\x00-\x08\x1b\u202a-\u202e]", str(error))
+
+
+@pytest.mark.parametrize("kind", [name for name in errors.__all__ if name.startswith("Error") and name not in OTHERWISE_MADE])
+@pytest.mark.parametrize("before", [0, 3_990])
+def test_no_message_of_an_error_shows_a_key(kind, before, monkeypatch):
+    monkeypatch.setenv("AGENTROUTE_API_KEY", key := "hunter2-secretword-xyzzy-plugh")
+    for said in (key, f"{key[:12]}\u200b{key[12:]}", "Authorization: Bearer a1b2c3d4e5f6g7h8"):
+        message = str(getattr(errors, kind)("x" * before + f" {said} was refused"))
+        assert "hunter2-" not in message and "a1b2c3d4" not in message
+    assert "[key]" in message or before

@@ -10,7 +10,8 @@ import pytest
 
 from agentroute import Agent, ModelCloud, resolve_model
 from agentroute.config import without_keys
-from agentroute.errors import ErrorAgent, ErrorConfig
+from agentroute.errors import ErrorAgent, ErrorConfig, ErrorOutput, ErrorRun
+from agentroute.testing import ModelFunction
 from tests.server import ModelServer, Raw
 
 KEY = "sk-or-SUPERSECRET0123456789"
@@ -128,6 +129,22 @@ def test_a_model_with_a_key_in_its_headers_is_not_pickled():
         pickle.dumps(ModelCloud(model_id="m", base_url="http://h/v1", headers={"x-api-key": KEY}))
     plain = pickle.loads(pickle.dumps(ModelCloud(model_id="m", base_url="http://h/v1")))
     assert (plain.model_id, plain.base_url) == ("m", "http://h/v1")
+
+
+def test_an_error_of_a_run_quotes_no_key_and_its_cause_is_as_it_was_raised(monkeypatch):
+    monkeypatch.setenv("AGENTROUTE_API_KEY", KEY)
+    refused = RuntimeError(f"auth failed for {KEY}")
+
+    def failing(request):
+        raise refused
+
+    with pytest.raises(ErrorRun, match=r"^RuntimeError: auth failed for \[key\]$") as caught:
+        Agent("a", model=ModelFunction(failing)).run("hi")
+    assert caught.value.__cause__ is refused
+    assert str(refused) == f"auth failed for {KEY}"
+    with pytest.raises(ErrorOutput, match=r"got \"?\[key\]") as caught:
+        Agent("a", model=ModelFunction(lambda request: f'{{"value": "{KEY}"}}'), output=int, retries=0).run("hi")
+    assert showing([str(caught.value)]) == []
 
 
 @pytest.mark.parametrize("address", [f"http://ann:{PASSWORD}@h:99999/v1/m", f"http://ann:{PASSWORD}@h/v1/m?x=1", f"http://ann:{PASSWORD}@/v1/m"])

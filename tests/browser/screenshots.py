@@ -218,7 +218,7 @@ Take = Callable[..., None]
 
 
 def button(page: NotebookPage, index: int, label: str) -> Locator:
-    return page.cell_output(index).get_by_role("button", name=label, exact=True)
+    return page.cell_output(index).get_by_role("button", name=re.compile(f"^{label}"))
 
 
 def scene_tool_call(page: NotebookPage, index: int, take: Take) -> None:

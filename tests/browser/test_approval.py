@@ -38,7 +38,8 @@ CELLS = [
 
 
 def button(output: Locator, label: str) -> Locator:
-    return output.get_by_role("button", name=label, exact=True)
+    """Those whose name begins so; the call follows."""
+    return output.get_by_role("button", name=re.compile(f"^{label}"))
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def page(lab: Lab) -> object:
 def test_approve_is_pressed_while_the_cell_runs(page: NotebookPage, tmp_path: Path) -> None:
     page.run_cell(1, wait=False)
     output = page.cell_output(1)
-    expect(output).to_contain_text("refund needs your approval")
+    expect(output).to_contain_text("careful asks: refund needs your approval")
+    expect(output.get_by_role("button", name='Approve refund(order_id="4821", amount=5.0')).to_be_visible()
     expect(output).to_contain_text('"amount": 5')
     expect(output).to_contain_text("<img src=x onerror=alert(1)>")
     expect(output).to_contain_text(r"\u202e")

@@ -4,6 +4,7 @@ import nbformat
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.lab import Lab, NotebookPage
+from tests.browser.test_history import SHOWN
 
 SETUP = '''
 %load_ext agentroute_ipython
@@ -278,3 +279,17 @@ def test_form_writes_the_cell_in_notebook_7(lab: Lab) -> None:
         field(page, "max_cost").press("Control+s")
         page.wait_for_function(SAVED, arg="seven.ipynb")
         assert nbformat.read(path, as_version=4).cells[1].source == AFTER.strip("\n")
+
+
+def test_opened_again_without_its_kernel_it_is_the_table_and_no_error(lab: Lab) -> None:
+    lab.write("next-day.ipynb", [SETUP, CELL, EDIT])
+    with lab.open("next-day.ipynb") as page:
+        page.run_all()
+        expect(field(page.page, "model")).to_have_value("openai/gpt-4.1")
+        page.reopen_trusted()
+        assert page.trusted
+        output = page.cell_output(2)
+        expect(output.locator(".agr-edit-settings")).to_contain_text("openai/gpt-4.1")
+        lost = output.locator(".jp-OutputArea-output.jupyter-widgets")
+        expect(lost).to_contain_text("model not found")  # of no size
+        assert lost.evaluate(SHOWN)[:2] == ["0px", '"(a form: run this cell to open it again)"']

@@ -22,6 +22,12 @@ for n in range(60):
                cost_usd=(n * 7 % 60) / 100, prompt_text=f"Prompt {n} {HOSTILE}", output_text=f"Answer {n} {HOSTILE}", tags='{"t": "1"}'))
 """
 SHOW = "view = agentroute_ipython.history(store)\nview"
+SHOWN = """
+element => {
+    const after = getComputedStyle(element, "::after");
+    return [getComputedStyle(element).fontSize, after.content, after.fontSize];
+}
+"""
 SELECTED = "print(sorted(view.selected), len(view.frame))"
 SCORES = "print(agentroute.scores(store)[['run_id', 'name', 'value']].values.tolist())"
 
@@ -75,9 +81,16 @@ def test_the_table_is_sorted_filtered_selected_from_and_judged(lab: Lab) -> None
         expect(live.get_by_role("button", name="Good answer").first).to_have_attribute("aria-pressed", "false")
         assert said(page, 3) == "[]"
 
-        live.get_by_label("Since").fill("soon")
-        live.get_by_label("Since").press("Enter")
+        live.get_by_label("Since").fill("7")
+        live.get_by_role("button", name="Started").click()  # which leaves the field, so it filters and sorts
+        expect(live.locator("th[aria-sort]")).to_contain_text("Started")
+        live.get_by_role("button", name="Good answer").first.click()
+        expect(live.get_by_role("button", name="Good answer").first).to_have_attribute("aria-pressed", "true")
         expect(live.get_by_role("alert")).to_contain_text("since must be a time")
+        expect(live.get_by_label("Since")).to_have_value("7")
+        live.get_by_label("Since").fill("9999d")
+        live.get_by_label("Since").press("Enter")
+        expect(live.get_by_role("alert")).to_be_hidden()
         assert page.console_errors == page.foreign_requests == []
 
 
@@ -155,3 +168,20 @@ def test_the_static_table_is_back_when_the_live_one_is_closed(lab: Lab) -> None:
         page.run_cell(2)
         expect(page.cell_output(1).locator(".agr-live")).to_have_count(0)
         expect(page.cell_output(1).locator(".agr-history")).to_be_visible()
+
+
+def test_opened_again_without_its_kernel_it_is_the_static_table_and_no_error(lab: Lab) -> None:
+    lab.write("next-day.ipynb", [MAKE, SHOW])
+    with lab.open("next-day.ipynb") as page:
+        opened(page)
+        page.reopen_trusted()
+        assert page.trusted
+        output = page.cell_output(1)
+        expect(output).to_contain_text("The first 20 of 60 runs")
+        lost = output.locator(".jp-OutputArea-output.jupyter-widgets")
+        expect(lost).to_contain_text("model not found")  # of no size
+        assert lost.evaluate(SHOWN) == ["0px", '"(a live table: run this cell to sort, filter and select)"', "13px"]
+        page.run_cell(0)
+        page.run_cell(1)
+        expect(output.locator(".agr-live tbody tr")).to_have_count(50)
+        assert output.locator(".agr-live").evaluate(SHOWN)[0] != "0px"

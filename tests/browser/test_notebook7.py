@@ -8,6 +8,7 @@ from playwright.sync_api import Playwright, expect
 
 from tests.browser.lab import Lab, running_lab
 from tests.browser.screenshots import ANSWER, CELL, SETUP, story
+from tests.browser.test_history import MAKE, SHOW, SHOWN
 from tests.server import ModelServer
 
 
@@ -51,3 +52,17 @@ def test_stop_ends_the_run_and_run_all(notebook7: Lab) -> None:
             assert page.cell_output(2).inner_text() == ""
             saved = nbformat.read(page.save(), as_version=4)
             assert {"text/html", "text/plain"} == set(saved.cells[1].outputs[0].data)
+
+
+def test_live_table_opened_again_without_its_kernel_is_no_error(notebook7: Lab) -> None:
+    notebook7.write("next-day.ipynb", [MAKE, SHOW, "%load_ext agentroute_ipython", "%agent edit newbie"])
+    with notebook7.open("next-day.ipynb") as page:
+        page.run_all()
+        expect(page.cell_output(1).locator(".agr-live tbody tr")).to_have_count(50)
+        page.reopen_trusted()
+        assert page.trusted
+        for index, words in ((1, "a live table: run this cell"), (3, "a form: run this cell")):
+            lost = page.cell_output(index).locator(".jp-OutputArea-output.jupyter-widgets")
+            expect(lost).to_contain_text("model not found")  # of no size
+            size, instead, _ = lost.evaluate(SHOWN)
+            assert size == "0px" and words in instead

@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from pydantic import BaseModel, Field, RootModel, SecretStr, field_serializer
 
 from agentroute import Agent, Deny, ErrorConfig, Result, ToolCall, tool
 from agentroute.context import Context
@@ -19,8 +20,8 @@ from agentroute_ipython import approvals
 from agentroute_ipython.approvals import Approver
 from agentroute_ipython.asking import waiting_cell
 from agentroute_ipython.modes import APPROVALS
-from agentroute_ipython.panels import line_bundle, question_bundle, question_text, verdict_line
-from tests.ipython.kernels import Cell, Outcome, Session, kernel_environment
+from agentroute_ipython.questions import line_bundle, question_bundle, question_text, verdict_line
+from tests.ipython.kernels import Cell, Comm, Outcome, Session, kernel_environment
 from tests.ipython.test_cells import Terminal
 from tests.ipython.test_cells import terminal as terminal  # the fixture
 
@@ -210,6 +211,90 @@ def test_string_with_line_breaks_cannot_pass_for_other_arguments() -> None:
     assert question_text("pay", {"note": 'x",\n  "amount": 1'}).splitlines()[1:] == ["{", r'  "note": "x\",\n  \"amount\": 1"', "}"]
 
 
+class Order(BaseModel):
+    model_config = {"extra": "allow"}
+    amount: float
+    to: str = Field(exclude=True, repr=False)
+    iban: str = "DE02120300000000202051"
+    code: SecretStr = SecretStr("open sesame")
+
+    @field_serializer("iban")
+    def short(self, iban: str) -> str:
+        return iban[-4:]
+
+
+ORDER = Order(amount=5, to="mallory", more="an extra")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("arguments", [{"o": ORDER}, {"o": [ORDER]}, {"o": {(1, 2): ORDER}}], ids=["plain", "in a list", "below a key that is no text"])
+def test_all_that_the_tool_receives_is_shown_whatever_a_model_hides(arguments: dict[str, Any]) -> None:
+    shown = question_text("pay", arguments)
+    for text in ('"amount": 5.0', '"to": "mallory"', '"iban": "DE02120300000000202051"', '"code": "open sesame"', '"more": "an extra"'):
+        assert text in shown
+
+
+def test_root_of_a_model_is_shown_as_itself() -> None:
+    assert question_text("pay", {"to": RootModel[list[str]](["bob"])}).splitlines()[2:5] == ['  "to": [', '    "bob"', "  ]"]
+
+
+def test_key_like_texts_that_differ_can_be_told_apart_and_are_noted() -> None:
+    calls = [
+        {"to": f"pk_live_{n}{'9' * 16}{n}", "h": f"Authorization: {host}.com/a1b2c3/x9"} for n, host in ((1, "evil"), (2, "good"))
+    ]
+    texts = [question_text("pay", call) for call in calls]
+    (one, *first), (two, *second) = (text.partition("\n}\n")[::2] for text in texts)
+    assert one == two == 'pay needs your approval\n{\n  "to": "[key]",\n  "h": "Authorization: [key]"'
+    assert first[0].count("not shown") == 2
+    assert "26 characters ending in 991: not shown, as it may be a key. The tool gets it whole (SHA-256 of the text " in first[0]
+    assert not set(first[0].splitlines()) & set(second[0].splitlines())
+    assert html.escape(first[0].splitlines()[0]) in question_bundle("pay", calls[0])["text/html"]
+
+
+def test_no_part_of_a_key_of_this_process_is_shown_in_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "hunter2-secretword-xyzzy-plugh"
+    monkeypatch.setenv("AGENTROUTE_API_KEY", key)
+    for arguments in ({"to": key}, {key: 1, "n": f"x {key} y"}, {"code": SecretStr(key)}, {"o": {(1, 2): key}}):
+        shown = question_text("pay", arguments)
+        assert "[key] stands for a key of this process: not shown" in shown
+        assert not any(key[at : at + 4] in shown for at in range(len(key) - 3))
+
+
+def test_names_that_look_like_keys_do_not_fall_into_one() -> None:
+    shown = question_text("pay", {f"pk_live_{n}{'7' * 17}": n for n in range(3)})
+    assert [line.strip().rstrip(",") for line in shown.splitlines()[2:5]] == ['"[key]": 0', '"[key]\'": 1', '"[key]\'\'": 2']
+    assert shown.count("not shown") == 3
+
+
+@pytest.mark.parametrize("character", "\u3164\u2800\ufe0f\ufe00\xa0\u200e\u200f\u061c\u3000\u200d\u180b\U000e0101\u2003\x1b\u00ad")
+def test_what_looks_like_nothing_is_an_escape(character: str) -> None:
+    for text in (
+        question_text(f"t{character}", {"x": f"a{character}b"}, f"w{character}"),
+        verdict_line("denied", f"t{character}", {"x": f"a{character}b"}, f"why{character}", f"w{character}"),
+    ):
+        assert character not in text
+        assert text.count(f"{ord(character):x}") >= 3
+    assert "é 東京 ж" in question_text("t", {"x": "é 東京 ж"})
+
+
+def asks(approver: Approver, label: str, of: str, agent_name: str, run_id: str, cell: Any) -> None:
+    async def main() -> None:
+        waiting_cell.set(cell)
+        await approver.for_case(label, of)(Context(run_id=run_id, agent_name=agent_name), CALL)
+
+    asyncio.run(main())
+
+
+def test_question_says_which_agent_of_which_run_asks(attended: None, capsys: pytest.CaptureFixture[str]) -> None:
+    approver, cell = in_terminal(), Asked(*"nnnn")
+    asks(approver, "good", "bot", "bot", "r1", cell)
+    asks(approver, "good #2", "bot", "bot", "r2", cell)
+    asks(approver, "good", "bot", "clerk", "r3", cell)
+    asks(approver, "good", "bot", "clerk", "r4", cell)
+    said = [line.removesuffix(" asks: refund needs your approval") for line in capsys.readouterr().out.splitlines() if "needs" in line]
+    assert said == ["good", "good #2", "clerk in good", "clerk in good (run 2)"]
+    assert cell.prompts == [f"{who} asks: {PROMPT}" for who in said]
+
+
 def test_line_that_stays_holds_no_style_and_no_ids() -> None:
     line = verdict_line("denied", "refund", {"order_id": "4821", "amount": 5}, "too much")
     assert line == 'denied: refund(order_id="4821", amount=5) because too much'
@@ -265,12 +350,22 @@ def lines(outcome: Outcome) -> list[str]:
 
 def press(session: Session, cell: Cell, label: str, reason: str = "") -> None:
     session.wait(lambda: "buttons that a running notebook shows" in cell.text, 20, lambda: f"no buttons in {cell.text[-500:]}")
-    button = session.wait_for_widget(_model_name="ButtonModel", description=label, disabled=False)
+    session.wait(lambda: buttons(session, label) != [], 20, lambda: f"no {label} in {cell.text[-500:]}")
+    button = buttons(session, label)[0]
     if reason:
         field = session.wait_for_widget(_model_name="TextModel")
         session.send_comm(field, {"method": "update", "state": {"value": reason}, "buffer_paths": []})
     session.click(button)
     session.wait(lambda: button.closed, 20, lambda: f"nothing came of {label}: {cell.text[-500:]}")
+
+
+def buttons(session: Session, label: str) -> list[Comm]:
+    """The buttons that can be pressed and whose label begins so."""
+    return [
+        comm
+        for comm in session.comms.values()
+        if str(comm.state.get("description", "")).startswith(label) and not comm.closed and not comm.state["disabled"]
+    ]
 
 
 def said_to_the_model(session: Session) -> list[str]:
@@ -280,7 +375,7 @@ def said_to_the_model(session: Session) -> list[str]:
 
 def test_prompt_asks_and_its_answer_stays_as_one_line(any_session: Session) -> None:
     outcome = any_session.run("%agent careful --approval input Go.", answers=["y"])
-    assert (outcome.status, outcome.prompts) == ("ok", [PROMPT]), outcome.text
+    assert (outcome.status, outcome.prompts) == ("ok", [f"careful asks: {PROMPT}"]), outcome.text
     assert lines(outcome) == ['approved: refund(order_id="4821", amount=5.0)']
     assert any_session.evaluate("refunded") == [5.0]
     outcome = any_session.run("get_ipython().run_line_magic('agent', 'careful Go.')", answers=["too much"])
@@ -291,10 +386,10 @@ def test_prompt_asks_and_its_answer_stays_as_one_line(any_session: Session) -> N
 
 def test_prompts_of_calls_at_once_come_one_after_the_other(any_session: Session) -> None:
     outcome = any_session.run("%agent both --approval input Go.", answers=["y", "n", "a"])
-    assert outcome.prompts == [PROMPT] * 3
+    assert outcome.prompts == [f"both asks: {PROMPT}"] * 3
     assert sorted(line.split(":")[0] for line in lines(outcome)) == ["approved", "approved for the whole run", "denied"]
     outcome = any_session.run("%agent both --approval input Go.", answers=["a"])
-    assert outcome.prompts == [PROMPT]
+    assert outcome.prompts == [f"both asks: {PROMPT}"]
     assert any_session.evaluate("len(refunded)") == 5
 
 
@@ -311,13 +406,16 @@ def test_waiting_for_an_answer_takes_no_time_of_the_tool_and_no_money(session: S
 def test_prompt_of_a_run_that_a_tool_has_begun_is_asked_in_the_cell(any_session: Session) -> None:
     for source in ("%agent manager --approval input Go.", "get_ipython().run_line_magic('agent', 'manager Go.')"):
         outcome = any_session.run(source, answers=["y"])
-        assert (outcome.status, outcome.prompts) == ("ok", [PROMPT]), outcome.text
+        assert (outcome.status, outcome.prompts) == ("ok", [f"careful in manager asks: {PROMPT}"]), outcome.text
+        assert lines(outcome) == ['approved: careful in manager: refund(order_id="4821", amount=5.0)']
     assert any_session.evaluate("refunded") == [5.0, 5.0]
 
 
 def test_captured_cell_shows_the_call_in_the_prompt(session: Session) -> None:
     outcome = session.run("%%capture held\n%agent careful Go.", answers=["y"])
-    assert outcome.prompts[0].startswith('refund needs your approval\n{\n  "order_id": "4821",\n  "amount": 5.0\n}\napprove refund?')
+    assert outcome.prompts[0].startswith(
+        'careful asks: refund needs your approval\n{\n  "order_id": "4821",\n  "amount": 5.0\n}\ncareful asks: approve refund?'
+    )
     assert session.evaluate("refunded") == [5.0]
 
 
@@ -368,15 +466,93 @@ def test_buttons_of_a_run_that_a_tool_has_begun_are_answered(session: Session) -
 def test_buttons_are_answered_on_a_subshell_too(session: Session) -> None:
     subshell = session.create_subshell()
     cell = session.start("%agent careful Go.", answers=[])
-    session.click(session.wait_for_widget(_model_name="ButtonModel", description="Approve"), subshell)
+    session.wait(lambda: buttons(session, "Approve") != [], 20, lambda: cell.text)
+    session.click(buttons(session, "Approve")[0], subshell)
     assert cell.outcome().status == "ok"
     assert session.evaluate("refunded") == [5.0]
+
+
+NESTED = """
+def inner(to, amount):
+    calls = [[ToolCall("1", "refund", {"order_id": to, "amount": amount})], "Done."]
+    return Agent("inner", model=ModelScripted(calls * 9), tools=[refund])
+first, second = inner("alice", 1), inner("bob", 5000)
+def in_a_thread(q: str) -> str:
+    return first.run(q).output
+async def on_the_loop(q: str) -> str:
+    return (await second.arun(q)).output
+pair = [ToolCall("1", "in_a_thread", {"q": "x"}), ToolCall("2", "on_the_loop", {"q": "x"})]
+nested = Agent("nested", model=ModelScripted([pair, "Done."] * 9), tools=[in_a_thread, on_the_loop])
+"""
+
+
+def kinds(cell: Cell) -> list[str]:
+    """What stands below the card, in order: of each question whom it names, and its row of buttons with the call that they name."""
+    return [
+        re.sub(r".*(Deny|\"order_id\":)[^\"]*\"(\w+)\".*", r"\1 \2", str(output["text/plain"]), flags=re.DOTALL) for output in cell.outputs[1:]
+    ]
+
+
+def test_buttons_stand_directly_below_their_question_also_of_runs_in_other_threads(session: Session) -> None:
+    session.run(NESTED)
+    session.run("from agentroute_ipython import panels\nput = panels.Spot.put\npanels.Spot.put = lambda *one: (put(*one), time.sleep(0.1))")
+    for _ in range(2):
+        cell = session.start("%agent nested Go.", answers=[])
+        session.wait(lambda: len(cell.outputs) == 5, 20, lambda: cell.text)  # noqa: B023
+        assert kinds(cell) in (
+            ['"order_id": alice', "Deny alice", '"order_id": bob', "Deny bob"], ['"order_id": bob', "Deny bob", '"order_id": alice', "Deny alice"],
+        )  # fmt: skip
+        labels = sorted(comm.state["description"] for comm in buttons(session, "A"))
+        assert labels[2:] == ['Approve refund(order_id="alice", amount=1.0)', 'Approve refund(order_id="bob", amount=5000.0)']
+        (pay,) = buttons(session, 'Approve refund(order_id="alice"')
+        assert pay.state["tooltip"] == pay.state["description"]
+        session.click(pay)
+        (deny,) = buttons(session, 'Deny refund(order_id="bob"')
+        session.click(deny)
+        assert cell.outcome().status == "ok"
+    assert session.evaluate("refunded") == [1.0, 1.0]
+
+
+def test_runs_that_are_compared_say_which_of_them_asks(session: Session) -> None:
+    cell = session.start("%agent careful,both Go.", answers=[])
+    cell.wait_for_output(lambda cell: cell.text.count("needs your approval") == 3)
+    shown = [str(output["text/plain"]).partition("\n")[0] for output in cell.outputs]
+    assert sorted(line for line in shown if "needs" in line) == [f"{who} asks: refund needs your approval" for who in ("both", "both", "careful")]
+    assert sorted({comm.state["description"] for comm in buttons(session, "Always")}) == [
+        "Always for this run of both: refund", "Always for this run of careful: refund",
+    ]  # fmt: skip
+    press(session, cell, "Always for this run of both")
+    press(session, cell, 'Deny refund(order_id="4821", amount=5')
+    outcome = cell.outcome()
+    stay = sorted(str(output["text/plain"]) for output in outcome.outputs[1:] if output)
+    assert stay[-1] == 'denied: careful: refund(order_id="4821", amount=5.0)'
+    assert all(": both: refund(" in line for line in stay[:-1])
+    cell = session.start("%agent careful -n 2 Go.", answers=[])
+    cell.wait_for_output(lambda cell: cell.text.count("careful #1</b> asks") == cell.text.count("careful #2</b> asks") == 1)
+    session.interrupt()
+    assert "not answered: careful #2: refund(" in cell.outcome().text
+
+
+def test_show_last_brings_the_buttons_back(any_session: Session) -> None:
+    first = any_session.start("%agent both --background Go.", answers=[])
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 20, lambda: first.text)
+    again = any_session.start("%agent show last", answers=[])
+    assert again.outcome().status == "ok"
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 4, 20, lambda: again.text)
+    assert again.text.count("needs your approval") == 2 and "Stop both" in {comm.state["description"] for comm in buttons(any_session, "Stop")}
+    any_session.click(buttons(any_session, "Approve")[3])
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 20, lambda: again.text)
+    any_session.click(buttons(any_session, "Stop")[-1])
+    any_session.wait(lambda: not [comm for comm in any_session.comms.values() if not comm.closed], 20, lambda: again.text)
+    for cell in (first, again):
+        left = [str(output["text/plain"]).partition(":")[0] for output in cell.outcome().outputs if output][1:]
+        assert sorted(left) == ["approved", "not answered"]
 
 
 def test_without_ipywidgets_it_is_a_prompt(session: Session) -> None:
     session.run("import importlib.util\nfind = importlib.util.find_spec\nimportlib.util.find_spec = lambda name, *rest: None if name == 'ipywidgets' else find(name, *rest)")
     outcome = session.run("%agent careful --approval button Go.", answers=["y"])
-    assert outcome.prompts == [PROMPT]
+    assert outcome.prompts == [f"careful asks: {PROMPT}"]
     assert lines(outcome)[0] == "asked at a prompt: they need ipywidgets (pip install ipywidgets)"
 
 

@@ -25,13 +25,14 @@ def test_every_option_is_read() -> None:
     line = (
         "bot --model m --tools a --output Invoice --instructions 'Be brief.' --max-cost 1 --max-turns 3 --retries 0 "
         "--temperature 0.5 --max-tokens 200 --memory ram --history window:20 --tag tenant=a --as answer --define "
-        "--replay only --no-record --background --models 'x/y, z' --models v -n 3 --approval deny"
+        "--replay only --no-record --background --models 'x/y, z' --models v -n 3 --approval deny --dry-run"
     ).replace("--model m ", "")
     assert parse(line) == Arguments(
         ("bot",),
         Options(None, ("a",), "Invoice", "Be brief.", 1.0, 3, 0, 0.5, 200, "ram", ("window", 20), (("tenant", "a"),)),
         bind="answer",
         define=True,
+        dry_run=True,
         background=True,
         models=("x/y", "z", "v"),
         samples=3,
@@ -42,7 +43,7 @@ def test_every_option_is_read() -> None:
 
 
 def test_every_declared_option_has_its_place() -> None:
-    places = {field.name for field in fields(Options)} | {"as", "define", "fresh", "replay", "no_record", "background", "models", "samples", "approval"}
+    places = {field.name for field in fields(Options)} | {"as", "define", "fresh", "replay", "no_record", "background", "models", "samples", "approval", "dry_run"}
     assert {option.attribute for option in OPTIONS} == places
 
 

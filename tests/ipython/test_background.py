@@ -321,7 +321,7 @@ def test_stop_button_stops_its_run(any_session: Session) -> None:
 def test_button_of_an_approval_is_answered_in_every_kernel(any_session: Session) -> None:
     cell = begin(any_session, "%agent asking --background Go.")
     any_session.run("'another cell'")
-    button = any_session.wait_for_widget(_model_name="ButtonModel", description="Approve")
+    button = any_session.wait_for_widget(_model_name="ButtonModel", description="Approve refund(amount=5.0)")
     assert "refund needs your approval" in plain(cell.outcome())
     any_session.click(button)
     until_ended(any_session)
@@ -368,3 +368,22 @@ def test_without_anybody_there_is_no_button(session: Session) -> None:
     outcome = session.run("%agent quick --background Go.")
     assert [output for output in outcome.outputs if set(output) - {"text/html", "text/plain"}] == []
     until_ended(session)
+
+
+def test_begun_in_a_captured_cell_it_says_how_to_stop_and_see_it(session: Session) -> None:
+    source = "get_ipython().run_cell_magic('agent', 'quick --background', 'Go.')"
+    assert session.run(f"%%capture got\n{source}", answers=[]).outputs == []
+    until_ended(session)
+    assert session.run("print(got.outputs, got.stdout)").stdout.startswith(
+        "[] quick runs in the background; %agent stop quick ends it, %agent show last shows it\n"
+    )
+    assert "Here you are." in plain(session.run("%agent show last"))
+
+
+def test_its_card_stays_in_its_cell_while_another_cell_is_captured(session: Session) -> None:
+    cell = begin(session, "%agent quick --background Go.")
+    capture = "from IPython.utils.capture import capture_output\nwith capture_output() as got:\n"
+    captured = session.run(f"{capture}    while {RUNNING}:\n        await asyncio.sleep(0.01)")
+    assert captured.status == "ok", captured.traceback
+    session.wait(lambda: "done" in cell.text, 20, lambda: cell.text)
+    assert session.run("print(got.outputs)").stdout == "[]\n"

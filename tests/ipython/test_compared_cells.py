@@ -85,7 +85,7 @@ def test_instructions_belong_to_one_agent(notebook: ShellNotebook) -> None:
     assert "define each in a cell of its own" in notebook.mistake("%%agent one,two -m scripted --define\nBe brief.")
 
 
-@pytest.mark.parametrize("option", ["--models scripted,other", "-n 2", "--background", "--approval deny"])
+@pytest.mark.parametrize("option", ["--models scripted,other", "-n 2", "--background", "--approval deny", "--dry-run"])
 def test_what_needs_a_run_is_refused_where_none_is(notebook: ShellNotebook, option: str) -> None:
     assert "needs a run, and --define runs nothing" in notebook.mistake(f"%%agent bot {option} --define\nhi")
 

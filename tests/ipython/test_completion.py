@@ -16,7 +16,7 @@ from agentroute.testing import ModelScripted
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from agentroute_ipython.arguments import FILTERS, OPTIONS, RESERVED
 from agentroute_ipython.completion import IDENTIFIER
-from agentroute_ipython.modes import APPROVALS
+from agentroute_ipython.modes import APPROVALS, RENDERS
 from tests.ipython import kernels
 from tests.ipython.conftest import StartKernel
 from tests.ipython.versions import INSTALLED, OLDEST, KernelVersion
@@ -197,6 +197,27 @@ def test_beside_each_model_stand_its_price_and_context(shell):
     assert Offered(shell, "%%agent support --max-c").about == {"--max-cost": "USD  most that one run may spend"}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "replaced"),
+    [
+        ("%config AgentMagics.replay = ", ["'on'", "'off'", "'only'", "'fresh'"], {""}),
+        ("%config AgentMagics.replay=o", ["'on'", "'off'", "'only'"], {"o"}),
+        ("%config AgentMagics.approval = 'de", ["deny'"], {"de"}),
+        ("%config AgentMagics.record = 'me|'", ["metadata"], {"me"}),
+        ('%config AgentMagics.render = "|"', list(RENDERS), {""}),
+        ("%config AgentMagics.record = zzz", [], set()),
+    ],
+)
+def test_words_of_a_setting_are_offered_in_quotes(shell, text, expected, replaced):
+    found = Offered(shell, text)
+    assert (found.texts, found.replaced) == (expected, replaced)
+
+
+@pytest.mark.parametrize("text", ["%config AgentMagics.max_cost = cust", "%config AgentMagics.model = cust", "%config Other.replay = cust"])
+def test_other_values_of_settings_are_python_as_ever(shell, text):
+    assert "customer_name" in offered(shell, text)
+
+
 TEXTS = {
     "at_home": "http://user:hidden@127.0.0.1:8000/v1/m?key=hidden", "brand_new": "vendor/model-9:free", "weights": "local/my file.gguf",
     "sentence": "and/or what", "key": "wJalrXUtnFEMI/K7MDENG", "folder": "/data/x", "deep": "a/b/c", "lines": "http://x/\ny", "text": "hello",
@@ -211,6 +232,15 @@ def test_variables_that_name_a_model_are_offered_as_they_are_accepted(shell):
     assert found.about["brand_new"] == "vendor/model-9:free"
     assert found.about["at_home"] == "http://…@127.0.0.1:8000/v1/m?…"
     assert offered(shell, "%%agent support --models brand_new,at") == ["at_home"]
+
+
+def test_runs_to_compare_are_offered_by_id_with_agent_and_prompt_beside(shell):
+    agent = Agent("shop", model=ModelScripted(["A"] * 12))
+    ids = [agent.run(f"prompt {number}").run_id for number in range(12)]
+    found = Offered(shell, "%agent diff ")
+    assert found.texts == sorted(ids, reverse=True)[:10] and set(found.about.values()) == {f"shop: prompt {n}" for n in range(2, 12)}
+    assert ids[-1] not in offered(shell, f"%agent diff {ids[-1]} ") and len(offered(shell, f"%agent diff {ids[-1]} ")) == 9
+    assert offered(shell, f"%agent diff {ids[0]} {ids[1]} ") == []
 
 
 @pytest.mark.parametrize(

@@ -390,7 +390,7 @@ def test_results_of_two_runs_can_be_compared() -> None:
         (("x",), "diff compares two runs: diff(run, other); got 'x'"),
         ((Results([Result("x")] * 3),), "got 3 runs of a comparison; name two of them: diff(results[0], results[1])"),
         ((Results([Result("x")] * 2), "x"), "got 2 runs of a comparison; name two of them: diff(results[0], results[1])"),
-        ((ran(),), "diff compares two runs: diff(run, other); got <Result"),
+        ((ran(),), "diff compares two runs: diff(run, other); got Result("),
     ],
 )
 def test_what_is_not_two_runs_is_told(given: tuple[Any, ...], message: str) -> None:

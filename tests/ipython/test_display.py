@@ -753,7 +753,7 @@ def test_text_form_reads_as_a_transcript() -> None:
     assert lines[4].startswith('order_status(order_id="4821") -> {"status":"shipped"')
     assert lines[5].startswith('refund(order_id="4821", amount=4.9) -> refunded 4.90 USD, ')
     assert re.fullmatch(
-        r"done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, \$0\.0070, \d+ ms, anthropic/.*", lines[6]
+        r"done, 3 model calls, 2 tool calls, 1,400 tokens in / 180 out, \$0\.0070, [\d.]+ m?s, anthropic/.*", lines[6]
     )
 
 

@@ -249,8 +249,10 @@ def test_form_of_one_cell_writes_no_other_that_was_run_meanwhile(page: Page) -> 
     page.notebook.run(LATER)
     before = list(page.cells)
     answer = page.ask("save", shown=form["values"], changes={"max_turns": "3"}, cell=form["cell"])
-    assert answer["errors"][""].startswith("support is defined by another cell by now; nothing was written.")
+    assert answer["errors"][""].startswith("support is defined by another cell by now, and nothing was written;")
     assert page.cells == before
+    page.cells = []
+    assert page.ask("save", shown=form["values"], changes={"model": "scripted"}, cell=form["cell"])["kind"] != "write"
 
 
 def test_cell_that_only_asks_is_taken_where_none_defines(page: Page) -> None:
@@ -261,7 +263,7 @@ def test_cell_that_only_asks_is_taken_where_none_defines(page: Page) -> None:
 
 def test_what_another_cell_has_said_is_a_hint(page: Page) -> None:
     page.notebook.run("%%agent support --max-turns 7 --tools refund --define")
-    page.cells.insert(0, "%%agent support --max-turns 7 --tools refund --define")
+    page.cells.append("%%agent support --max-turns 7 --tools refund --define")
     page.notebook.run(CELL)
     form = page.open()
     assert (form["values"]["max_turns"], form["hints"]["max_turns"], form["kept"]) == ("", "7", {})
@@ -522,3 +524,37 @@ def test_agent_that_several_cells_defined_comes_whole_into_the_prompt(page: Page
     edit("support", page.notebook.magics)
     text = page.notebook.shell.rl_next_input
     assert text == "%%agent support --model scripted --max-cost 1 --max-turns 7 --define\nFor Acme: {{brief}}."
+
+
+def test_odd_variables_neither_hang_the_form_nor_are_run(page: Page) -> None:
+    ran = []
+
+    class Proxy:
+        def __call__(self) -> None: ...
+
+        def __getattr__(self, name: str) -> Any:
+            ran.append(name)
+            raise RuntimeError("working outside of request context")
+
+        @property
+        def description(self) -> str:
+            ran.append("description")
+            return "x"
+
+    page.notebook["request"] = Proxy()
+    page.notebook["several"] = [Proxy()]
+    assert page.open()["kind"] == "form"
+    assert "request" not in {one["name"] for one in page.said[-1]["tools"]}
+    assert page.save(tools="request")["kind"] in ("done", "problems")  # whoever names it has it asked
+    ran.clear()
+    page.ask("open")
+    assert ran == []
+
+
+@pytest.mark.parametrize("message", [{}, {"kind": "drop"}, {"kind": "save"}, {"kind": "written"}, {"kind": "save", "changes": 5, "shown": None}, {"kind": ["open"]}])
+def test_a_message_that_is_not_understood_is_answered(page: Page, message: dict[str, Any]) -> None:
+    page.open()
+    page.said.clear()
+    page.form._on_message(page, {"view": "v", **message}, [])
+    assert [answer["kind"] for answer in page.said] == ["problems"]
+    assert page.said[0]["errors"][""].startswith("the form failed: ")

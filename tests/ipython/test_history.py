@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import agentroute_ipython
 from agentroute import ErrorConfig, RunStore
 from agentroute.records import RunRecord
 from agentroute_ipython.history_table import ORDERS, PAGE, HistoryTable
-from agentroute_ipython.history_view import INSTALL, PAGES, UNSEEN, _widget_class
+from agentroute_ipython.history_view import INSTALL, PAGES, UNSEEN, HistoryView, _widget_class
 from tests.ipython.kernels import Comm, Session
 
 START = datetime(2026, 11, 1, 8, tzinfo=UTC)
@@ -135,7 +136,7 @@ def test_what_failed_is_told_until_it_is_done_rightly_or_all_is_refreshed(store:
     assert table.problem == ""
     do(table, "open", id="gone")
     do(table, "drop")
-    assert [line[:25] for line in table.problem.splitlines()] == ["there is no run 'gone' in", "the table cannot do 'drop'"]
+    assert [line.partition(" in ")[0] for line in table.problem.splitlines()] == ["there is no run 'gone'", "the table cannot do 'drop'"]
     do(table, "refresh")
     assert table.problem == ""
 
@@ -287,6 +288,14 @@ def test_frame_is_of_the_selected_runs_or_of_all_that_match(store: RunStore) -> 
     assert view.selected == ["r0002", "r0000"]
     assert list(view.frame["run_id"]) == ["r0000", "r0002"]
     assert list(view.frame.columns) == list(agentroute.runs(store).columns)
+
+
+def test_runs_of_a_frame_can_be_selected(store: RunStore) -> None:
+    for number in range(3):
+        save(store, number)
+    view = agentroute_ipython.history(store)
+    view.selected = agentroute.runs(store).tail(2)
+    assert view.selected == ["r0001", "r0002"]
 
 
 def test_only_runs_can_be_selected(store: RunStore) -> None:
@@ -444,3 +453,73 @@ def test_the_table_answers_on_a_subshell_too(kernel: Session) -> None:
     kernel.send_comm(widget, {"method": "custom", "content": {"do": "filter", "form": {"agent": "a"}}}, kernel.create_subshell())
     kernel.wait(lambda: widget.state["state"]["total"] == 30, 30, lambda: "no answer")
     assert "agent: a" in kernel.run("print(view)").stdout
+
+
+@pytest.mark.parametrize("act", ["sort", "page", "filter", "select", "select_all", "thumb", "open", "refresh"])
+@pytest.mark.parametrize("odd", [None, "x", 5, -1.5, 1e400, [], {}, [None], {"text": {}}, "\ud83d", ["\ud83d"], {"text": "\ud83d", "agent": "\ud83d"}, 10**30])
+def test_no_message_leaves_the_table_without_an_answer(store: RunStore, act: str, odd: Any) -> None:
+    save(store, 1)
+    view = HistoryView(HistoryTable(store, {}))
+    view._widget = widget = SimpleNamespace(state={}, send=lambda content: json.dumps(content, ensure_ascii=False).encode())
+    view._handle({"do": act, **dict.fromkeys(("by", "page", "form", "ids", "on", "id", "value"), odd)})
+    view._handle({"do": "sort", "by": "cost_usd"})
+    assert json.dumps(widget.state, ensure_ascii=False).encode()
+    assert widget.state["by"] == "cost_usd"
+
+
+@pytest.mark.parametrize("message", [None, "sort", 5, ["do"], {"do": ["sort"]}, {"do": {}}])
+def test_a_message_that_is_none_is_told(store: RunStore, message: Any) -> None:
+    view = HistoryView(HistoryTable(store, {}))
+    view._widget = widget = SimpleNamespace(state={})
+    view._handle(message)
+    assert "the table cannot do" in widget.state["problem"]
+
+
+def test_a_file_that_cannot_be_read_any_more_is_told(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store, 1)
+    view = HistoryView(HistoryTable(store, {}))
+    view._widget = widget = SimpleNamespace(state={"rows": ["as before"]})
+    monkeypatch.setattr(view._table, "state", lambda: 1 / 0)
+    view._handle({"do": "select_all"})
+    assert widget.state["rows"] == ["as before"]
+    assert widget.state["problem"].startswith("ZeroDivisionError")
+
+
+COUNTS = """
+import gc, os, ipywidgets.widgets.widget as widgets
+gc.collect()
+print(len(widgets._instances), len(get_ipython().kernel.comm_manager.comms), sum("runs.db" in os.path.realpath(f"/proc/self/fd/{file}") for file in os.listdir("/proc/self/fd")))
+"""
+FORM = "get_ipython().run_line_magic('agent', 'edit newbie')"
+
+
+@pytest.mark.parametrize("cell", ["agentroute_ipython.history('runs.db')", "view = agentroute_ipython.history('runs.db')\nview", FORM])
+def test_a_cell_that_is_run_again_closes_what_it_has_shown_before(kernel: Session, cell: str) -> None:
+    kernel.run(MAKE)
+    kernel.run("%load_ext agentroute_ipython")
+    other = "agentroute_ipython.history(store)"
+    kernel.run(other)
+    kernel.run(cell)
+    kernel.run(cell)
+    twice = kernel.run(COUNTS).stdout
+    for _ in range(5):
+        assert kernel.run(cell).status == "ok"
+    assert kernel.run(COUNTS).stdout == twice
+    assert int(twice.split()[0]) == 4  # this cell's and the other's, each with its layout
+
+
+def test_a_view_that_another_cell_shows_stays_open(kernel: Session) -> None:
+    kernel.run(MAKE)
+    kernel.run("made = agentroute_ipython.history(store)\nmade")
+    kernel.run("made ")
+    kernel.run("made ")
+    assert kernel.run("print(made._widget is not None)").stdout == "True\n"
+
+
+def test_a_redraw_while_another_cell_is_captured_goes_where_the_table_stands(kernel: Session) -> None:
+    kernel.run(MAKE)
+    cell = kernel.start("view = agentroute_ipython.history(store)\nview")
+    cell.outcome()
+    kernel.run("%%capture got\nview._handle({'do': 'filter', 'form': {'agent': 'b'}})")
+    kernel.wait(lambda: "agent: b" in cell.text, 30, lambda: cell.text[:300])
+    assert kernel.run("print(len(got.outputs))").stdout == "0\n"

@@ -101,6 +101,52 @@ def test_what_is_cut_shows_no_half_of_a_key(before: int, limit: int, key: str) -
     assert len(head) <= limit and len(tail) <= limit
 
 
+@pytest.mark.parametrize("after", [340, 380, 399])
+@pytest.mark.parametrize("filler", ["a", '{"id":12345,"v":"x"},', "AbC9/+"])
+@pytest.mark.parametrize("key", [*FAKE_KEYS.values(), KEYS["key of OpenRouter"], "Authorization: Basic dXNlcjpzM2NyZXQtcGFzc3dvcmQ="])
+def test_no_part_of_a_key_is_shown_in_a_very_long_word(key: str, filler: str, after: int) -> None:
+    secret = key.split()[-1]
+    text = f'{filler * (17_000 // len(filler))}"key":"{key}"{(filler * after)[:after]}'
+    streamed = KeylessText()
+    for at in range(0, len(text), 1_999):
+        streamed.add(text[at : at + 1_999])
+        assert not [part for n in range(len(secret) - 11) if (part := secret[n : n + 12]) in streamed.read()]
+    streamed.whole = True
+    assert streamed.read() == KeylessText(text, whole=True).read()
+    assert "[key]" in streamed.read() and secret[-12:] not in streamed.read()
+
+
+@pytest.mark.parametrize("after", [0, 30, 500, 2_000])
+def test_no_part_of_a_key_longer_than_most_is_shown(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "eyJ" + "".join(f"{(n * 7919) % 100_003:05d}x" for n in range(150))
+    monkeypatch.setenv("OPENAI_API_KEY", long)
+    text = f"{'a' * 17_000}.{long}{'b' * after}"
+    streamed = KeylessText()
+    for at in range(0, len(text), 33):
+        streamed.add(text[at : at + 33])
+        assert not shown_of(long, streamed.read()[-3_000:])
+    for limit in (20, 100, 1_000):
+        head, _, tail = cut(text, limit)
+        assert not shown_of(long, head) and not shown_of(long, tail) and not shown_of(long, one_line(text[17_000:], limit))
+
+
+def shown_of(key: str, text: str) -> list[str]:
+    return [part for n in range(len(key) - 11) if (part := key[n : n + 12]) in text]
+
+
+def test_long_text_is_settled_in_parts_and_reads_as_it_was() -> None:
+    for piece in ("word ", "x", "a line\n", "Bearer of news, ask-a1 "):
+        text = KeylessText()
+        for _ in range(40_000 // len(piece)):
+            text.add(piece)
+            if not text._settled:
+                text.read()
+        text.read()
+        assert len(text._settled) > 10_000
+        text.whole = True
+        assert text.read() == piece * (40_000 // len(piece))
+
+
 def test_ordinary_text_is_shown_as_it_is() -> None:
     text = "A risk-free task: ask for sk-learn, basic authorization, hf_hub and a bearer of news, s"
     assert visible(text) == one_line(text, 200) == KeylessText(text, whole=True).read() == text
@@ -112,7 +158,7 @@ KERNEL = """
 %config AgentMagics.replay = "off"
 import os
 from agentroute import Agent, ToolCall, tool
-from agentroute.testing import ModelScripted
+from agentroute.testing import ModelFunction, ModelScripted
 key, other = os.environ["OPENAI_API_KEY"], "{other}"
 
 def leak(text: str) -> str:
@@ -126,7 +172,14 @@ def fail(text: str) -> str:
 calls = [ToolCall("1", "leak", {{"text": other}}), ToolCall("2", "fail", {{"text": key}})]
 leaky = Agent("leaky", model=ModelScripted([calls, f"It is {{key}} or {{other}}"] * 20), tools=[leak, fail], instructions=f"Use {{key}}", tags={{"key": other}})
 broken = Agent("broken", model="{model}", api_key=os.environ["AGENTROUTE_API_KEY"])
+
+def refuse(request):
+    raise RuntimeError(f"auth failed for {{key}} {{other}}")
+
+refused = Agent("refused", model=ModelFunction(refuse))
+typed = Agent("typed", model=ModelFunction(lambda request: '{{"value": "' + key + '"}}'), output=int)
 """
+KEY = FAKE_KEYS["OPENAI_API_KEY"]
 CELLS = {
     "card": "%%agent leaky\nGo, {key}",
     "result": "_agent",
@@ -150,6 +203,28 @@ CELLS = {
     "traceback with variables": "%tb Verbose",
     "plain call": "broken.run('Go.')",
     "plain call, traceback": "%tb Verbose",
+    "error of a model of one's own": "%%agent refused\nGo.",
+    "error of a model, traceback": "%tb",
+    "error of a model, traceback with variables": "%xmode Verbose\n%tb",
+    "mode as before": "%xmode Context",
+    "error of a model, beside": "%%time\n%%agent refused\nGo.",
+    "answer of no type": "%%agent typed\nGo.",
+    "several that fail": "%%agent refused,typed\nGo.",
+    "frame": "_agent.frame.to_dict()",
+    "record": "_agent[1].record",
+    "in a list": "[*_agent]",
+    "no agent": f"%agent {KEY} hi",
+    "no agent, cell": f"%%agent {KEY}\nhi",
+    "no option": f"%%agent leaky --{KEY}\nhi",
+    "no tools": f"%%agent leaky --tools {KEY}\nhi",
+    "no amount": f"%%agent leaky --max-cost {KEY}\nhi",
+    "no mode": f"%%agent leaky --approval {KEY}\nhi",
+    "nothing to stop": f"%agent stop {KEY}",
+    "nothing to show": f"%agent show {KEY}",
+    "no setting": f"%config AgentMagics.approval = '{KEY}'",
+    "no replay": f"%config AgentMagics.replay = '{KEY}'",
+    "no budget": f"%config AgentMagics.budget = '{KEY}'",
+    "no cost": f"%config AgentMagics.max_cost = '{KEY}'",
     "misspelt": "%%agent broken --model sk-proj-9Xb2Lq7Vn4Tz1Kc8Rm5Wd3Hy6Jf0Ps --tols x\nGo.",
 }
 

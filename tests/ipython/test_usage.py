@@ -13,9 +13,9 @@ import pytest
 import agentroute_ipython
 from agentroute import Agent, RunStore, set_budget
 from agentroute.records import RunRecord
-from agentroute.store import on_save
+from agentroute.store import _listeners, on_save
 from agentroute.testing import ModelScripted
-from agentroute_ipython.usage_totals import UsageSums, UsageTotals
+from agentroute_ipython.usage_totals import LATELY, UsageSums, UsageTotals, end_process_usage, process_usage
 from agentroute_ipython.usage_view import PERIOD_S, UsageView
 from tests.ipython.conftest import StartKernel
 from tests.ipython.kernels import Session
@@ -250,3 +250,77 @@ def test_it_follows_the_runs_of_the_notebook(kernel_session: Session) -> None:
     kernel.run("%agent --no-record late hi")
     assert len(cell.outputs) == 1
     assert "2 runs, 2 model calls" in kernel.run("print(agentroute_ipython.usage())").stdout
+
+
+CAPTURED = """
+%%capture got
+get_ipython().run_cell_magic("agent", "late", "hi")
+import time
+end = time.monotonic() + 20
+while "2 runs" not in view._drawn["text/plain"] and time.monotonic() < end:
+    time.sleep(0.05)
+"""
+
+
+def test_a_redraw_while_another_cell_is_captured_goes_where_the_view_stands(kernel_session: Session) -> None:
+    kernel = kernel_session
+    kernel.run("%load_ext agentroute_ipython\nimport agentroute_ipython\nfrom agentroute import Agent\nfrom agentroute.testing import ModelScripted")
+    kernel.run('late = Agent("late", model=ModelScripted(["one", "two"]))\nview = agentroute_ipython.usage()')
+    kernel.run("%agent late hi")
+    cell = kernel.start("view")
+    cell.outcome()
+    assert kernel.run(CAPTURED.strip()).status == "ok"
+    kernel.wait(lambda: "2 runs, 2 model calls" in cell.text, 30, lambda: cell.text)
+    assert "False" in kernel.run("print(any('This notebook' in one.data.get('text/plain', '') for one in got.outputs))").stdout
+
+
+def test_the_last_of_two_redraws_at_once_is_of_the_last_state(kernel: Kernel) -> None:
+    totals = UsageTotals()
+    view = UsageView(totals, clock=lambda: kernel.now, later=lambda wait_s, call: None)
+    view._ipython_display_()
+    states = iter(range(1, 10))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def bundle() -> dict[str, str]:
+        state = next(states)
+        if state == 1:
+            begun.set()
+            go_on.wait(0.3)
+        return {"text/plain": str(state)}
+
+    view._bundle = bundle  # type: ignore[method-assign]
+    first = threading.Thread(target=view._draw_again)
+    first.start()
+    begun.wait(10)
+    second = threading.Thread(target=view._draw_again)
+    second.start()
+    second.join(0.1)
+    go_on.set()
+    first.join()
+    second.join()
+    assert [text for text, update in kernel.published if update] == ["1", "2"]
+
+
+def test_totals_of_many_runs_take_no_more_room_and_are_the_same() -> None:
+    going_on = run(0, status="interrupted", duration_s=None)
+    totals = heard(going_on, *(run(number, agent_name="ab"[number % 2], cost_usd=0.25, input_tokens=2) for number in range(1, 2001)))
+    assert len(totals._runs) <= 2 * LATELY
+    totals.hear(run(2000, agent_name="a", cost_usd=0.75))  # saved once more
+    sums = totals.by_agent_and_model()
+    assert sums["a", "m"] == UsageSums(runs=1000, calls=1000, input_tokens=1998, cost_usd=250.5)
+    assert sums["b", "m"] == UsageSums(runs=1000, calls=1000, input_tokens=2000, cost_usd=250.0)
+    assert sums["support", "m"].going_on == 1
+
+
+def test_nothing_is_counted_after_the_extension_is_unloaded(tmp_path: Path) -> None:
+    totals, before = process_usage(), len(_listeners)
+    end_process_usage()
+    end_process_usage()
+    assert len(_listeners) == before - 1
+    with closing(RunStore(tmp_path / "runs.db")) as store:
+        Agent("uncounted", model=ModelScripted(["hello"] * 2), store=store).run("hi")
+        assert agentroute_ipython.usage()._totals is totals
+        Agent("counted", model=ModelScripted(["hello"]), store=store).run("hi")
+    names = [agent for agent, _ in totals.by_agent_and_model()]
+    assert "counted" in names and "uncounted" not in names
+    assert len(_listeners) == before
