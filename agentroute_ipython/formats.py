@@ -71,9 +71,11 @@ def _tail(text: str, size: int) -> str:
     if not size:
         return ""
     reach = _reach()
-    found = text[-size - reach :]
+    found = text[-size - 2 * reach :]
     begun = _START_OF_TOKEN.match(found, 0, reach)
-    return without_credentials(found[begun.end() if begun else 0 :])[-size:]
+    at = begun.end() if begun else 0
+    left = without_credentials(found[at:])
+    return left[reach if at == reach else 0 :][-size:]  # a word that goes on there may still begin with half a key
 
 
 class KeylessText:

@@ -26,7 +26,7 @@ HELP = f"""Run an agent on the text of the cell.
     %agent budget [USD | off]       what the runs of this kernel may spend together
     %agent runs [N] [filters]       the last runs of the run history
     %agent cost [7d] [week] [agent] what the runs of the last 30 days (or 7d, all) cost, by day and model (or week, month, agent)
-    %agent doctor                   what works here and what does not: packages, keys, approval, settings and where they come from
+    %agent doctor [--offline]       what works here and what does not: packages, keys, approval, settings and where they come from
 
 NAME is a variable that holds an Agent, an agent that an earlier cell defined, or, with --model or a default
 model (%config AgentMagics.model = "MODEL"), a new one. Options of an agent that exists already count for this
@@ -49,7 +49,11 @@ consoles, replay the n-th run of a text; --fresh asks in any case.) Equal prompt
 %config AgentMagics.replay = "on", "off", "only" or "fresh" says otherwise, for the notebook.
 
 `_agent` is the Result of the last %%agent or %agent run, also the partial one of a run that failed or was stopped;
-of several that are compared, a list of them.
+of several that are compared, their Results, one after the other, with a DataFrame of them: `_agent.frame`.
+
+In Python: agentroute_ipython.history() is the run history as a table to sort, filter and select from, usage() what this
+notebook spends, diff(run, other) what changed. Tab completes agents, words, options, models (with price and context), tools
+and types. Settings: %config AgentMagics, or [tool.agentroute] in the project's pyproject.toml.
 
 Examples:
 

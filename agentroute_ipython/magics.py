@@ -16,6 +16,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Enum, Float, TraitError, Unicode, observe
 
 from agentroute.errors import ErrorConfig
+from agentroute.keys import without_credentials
 from agentroute.store import RunStore, default_store, set_default_store
 
 from .agents import Agents
@@ -56,6 +57,16 @@ class OneOf(Enum):  # type: ignore[type-arg]
         return checked(self.name, value, tuple(self.values or ()))
 
 
+class CostLimit(Float):  # type: ignore[type-arg]
+    """A trait with an amount of money, whose errors show no key."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        try:
+            return super().validate(obj, value)
+        except TraitError as error:
+            raise TraitError(without_credentials(str(error))) from None
+
+
 class BudgetLimit(Float):  # type: ignore[type-arg]
     """The trait `budget`: the limit of what the runs of this process may spend, whoever has set it; None where there is none."""
 
@@ -94,7 +105,7 @@ class AgentMagics(Magics):
         "can be clicked while a cell runs, else a question at the prompt; where nobody can answer, they are denied. button, input: "
         "only so. deny, allow: nobody is asked.",
     ).tag(config=True)
-    max_cost = Float(
+    max_cost = CostLimit(
         None, allow_none=True, min=0, help="Most USD that one run of a cell may spend, of agents with no max_cost of their own."
     ).tag(config=True)
     budget = BudgetLimit(None, allow_none=True, help="USD that all runs of this kernel may spend together, from now on.").tag(config=True)

@@ -86,8 +86,8 @@ def test_a_call_that_could_pass_the_limit_is_not_made():
 
 
 def test_a_call_of_unknown_price_is_not_said_to_cost_nothing():
-    with pytest.raises(ErrorBudget, match=r"another model call has a price that nobody knows, and \$0 is left"):
-        asyncio.run(reserve([Budget(0)], lambda left, others: None, Decimal(0)))
+    with pytest.raises(ErrorBudget, match=r"another model call has a price that nobody knows, and \$0.0015 is left"):
+        asyncio.run(reserve([Budget(0.0015)], lambda left, others: None, Decimal(0)))
 
 
 def test_the_answer_is_capped_to_what_is_left():

@@ -6,6 +6,7 @@ price of one. `card` is taken in both themes, all others are scenes of one noteb
 
 import base64
 import json
+import re
 import sys
 import tempfile
 import threading

@@ -1,7 +1,6 @@
 """What a model, a tool or a provider says does nothing to the page of who reads it: no script runs, no request leaves."""
 
 import re
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`%%agent a,b`, `--models`, `-n` and `%agent diff` through the real magic: in a shell of this process and in a kernel."""
 
+import json
+
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -40,7 +42,8 @@ def test_several_agents_are_compared_and_kept_as_results(notebook: ShellNotebook
     assert [result.output for result in notebook["both"]] == ["one", "two"]
     assert notebook["both"].labels == ["a", "b"]
     assert "2 answers, no two the same" in printed
-    assert len(set(tags())) == 1 and "comparison" in str(tags()[0])
+    recorded = [json.loads(text or "{}") for text in tags()]
+    assert len({one["comparison"] for one in recorded}) == 1 and sorted(one["position"] for one in recorded) == ["1", "2"]
 
 
 def test_models_and_samples_make_a_run_each(notebook: ShellNotebook) -> None:

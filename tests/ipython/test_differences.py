@@ -370,13 +370,13 @@ def test_last_run_that_was_not_recorded_is_told(store: RunStore) -> None:
     assert str(diff_sheet("", store, NOTEBOOK, last)).startswith("no run of this notebook is recorded yet; a later run of this")
     save(store, 1)
     save(store, 2)
-    for given in (last, Results([last], ["a"])):
-        found = shown(diff_sheet("", store, NOTEBOOK, given))
+    for last_one in (last, Results([last], ["a"])):
+        found = shown(diff_sheet("", store, NOTEBOOK, last_one))
         assert found.title == "What changed from the recorded run before last to the last recorded run"
         assert "a later run of this notebook was not recorded here" in repr(found)
     last.record.run.started_at = START
-    for given in (last, None, "text", Results(), Result("x")):
-        assert "not recorded" not in repr(diff_sheet("", store, NOTEBOOK, given))
+    for last_one in (last, None, "text", Results(), Result("x")):
+        assert "not recorded" not in repr(diff_sheet("", store, NOTEBOOK, last_one))
 
 
 def test_results_of_two_runs_can_be_compared() -> None:
