@@ -322,7 +322,7 @@ def test_button_of_an_approval_is_answered_in_every_kernel(any_session: Session)
     cell = begin(any_session, "%agent asking --background Go.")
     any_session.run("'another cell'")
     button = any_session.wait_for_widget(_model_name="ButtonModel", description="Approve refund(amount=5.0)")
-    assert "refund needs your approval" in plain(cell.outcome())
+    any_session.wait(lambda: "asking asks: refund needs your approval" in plain(cell.outcome()), 20, lambda: cell.text)
     any_session.click(button)
     until_ended(any_session)
     assert any_session.evaluate("refunded") == [5.0]
