@@ -11,7 +11,7 @@ from agentroute import set_budget
 from agentroute_ipython import load_ipython_extension, unload_ipython_extension
 from tests.ipython import kernels
 from tests.ipython.shells import ShellNotebook
-from tests.ipython.versions import INSTALLED, MATRIX, KernelVersion
+from tests.ipython.versions import EACH_KERNEL, INSTALLED, MATRIX, KernelVersion
 
 StartKernel = Callable[..., kernels.Session]
 
@@ -38,6 +38,12 @@ def kernel(start_kernel: StartKernel) -> kernels.Session:
 @pytest.fixture(params=[pytest.param(v, id=str(v), marks=[] if v == INSTALLED else [pytest.mark.slow]) for v in MATRIX])
 def any_kernel(request: pytest.FixtureRequest, start_kernel: StartKernel) -> kernels.Session:
     """A fresh kernel, once for each version of the matrix; all but the installed one are `slow`."""
+    return start_kernel(request.param)
+
+
+@pytest.fixture(params=[pytest.param(v, id=str(v), marks=[] if v == INSTALLED else [pytest.mark.slow]) for v in EACH_KERNEL])
+def each_kernel(request: pytest.FixtureRequest, start_kernel: StartKernel) -> kernels.Session:
+    """A fresh kernel, once for each version of ipykernel; all but the installed one are `slow`."""
     return start_kernel(request.param)
 
 

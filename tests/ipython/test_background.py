@@ -248,8 +248,8 @@ def session(kernel: Session) -> Session:
 
 
 @pytest.fixture
-def any_session(any_kernel: Session) -> Session:
-    return ready(any_kernel)
+def any_session(each_kernel: Session) -> Session:
+    return ready(each_kernel)
 
 
 def begin(session: Session, source: str) -> Any:

@@ -53,6 +53,8 @@ MATRIX = (
     *(KernelVersion(k, i) for i in (None, "8.39.0") for k in (None, "7.3.0", "7.1.0", "6.31.0", "6.29.5")),
     OLDEST,
 )
+EACH_KERNEL = (INSTALLED, KernelVersion("7.3.0"), KernelVersion("7.1.0", "8.39.0"), KernelVersion("6.31.0"), OLDEST)
+"""Every ipykernel once, for what does not depend on IPython."""
 
 
 def cache_folder() -> Path:
