@@ -381,7 +381,7 @@ AT_LOADING = [
     "agentroute", "agentroute.config", "agentroute.errors", "agentroute.figures", "agentroute.keeping", "agentroute.keys",
     "agentroute.replays", "agentroute.store", "agentroute.visible",
     *("agentroute_ipython" + name for name in (
-        "", ".agents", ".arguments", ".cell_text", ".completion", ".formats", ".help_text", ".interpolation", ".loading", ".magics",
+        "", ".agents", ".arguments", ".cell_text", ".completion", ".formats", ".help_text", ".interpolation", ".loading", ".looking", ".magics",
         ".modes", ".place", ".project_settings", ".replaying", ".transform", ".usage_totals", ".words",
     )),
 ]  # fmt: skip
