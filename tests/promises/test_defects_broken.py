@@ -255,7 +255,7 @@ def open_connections_to(server):
     port, found = int(server.base_url.split(":")[2].split("/")[0]), 0
     for item in gc.get_objects():
         with contextlib.suppress(OSError, ReferenceError):
-            found += isinstance(item, socket.socket) and item.fileno() != -1 and item.getpeername()[1:2] == (port,)
+            found += issubclass(type(item), socket.socket) and item.fileno() != -1 and item.getpeername()[1:2] == (port,)
     return found
 
 
