@@ -114,14 +114,20 @@ async def _input_in_thread(prompt: str) -> str:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[str] = loop.create_future()
     context = contextvars.copy_context()
+    turn, stands, taken_back = threading.Lock(), False, False  # whether the question stands, and may be interrupted
 
     def work() -> None:
+        nonlocal stands
         answer, error = "", None
         try:
+            with turn:
+                stands = not taken_back
             try:
-                answer = context.run(input, prompt)
+                answer = context.run(input, prompt) if stands else ""
             except BaseException as caught:
                 error = caught if isinstance(caught, Exception) else EOFError(f"{type(caught).__name__} instead of an answer")
+            with turn:
+                stands = False
             loop.call_soon_threadsafe(_deliver, answered, answer, error)
         except (KeyboardInterrupt, RuntimeError):
             pass  # nobody waits any more
@@ -131,9 +137,11 @@ async def _input_in_thread(prompt: str) -> str:
     try:
         return await asyncio.shield(answered)
     except asyncio.CancelledError:
-        if thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
-            thread.join(2 * SLICE_S)
+        with turn:
+            taken_back = True
+            if stands:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
+        thread.join(2 * SLICE_S)
         raise
 
 

@@ -13,7 +13,11 @@ import pytest
 from agentroute.models.weights import cache_dir, pull
 from agentroute.testing import no_requests
 
-hypothesis.settings.register_profile("agentroute", deadline=None)  # other work shares the machine
+# Other work shares the machine: neither a deadline nor the time that making examples takes may fail a test; and all make the
+# same examples each time.
+hypothesis.settings.register_profile(
+    "agentroute", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("agentroute")
 
 _WEIGHTS = cache_dir().parent  # before the tests get a home of their own

@@ -90,12 +90,19 @@ class RawServer:
     def base_url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self._listener.getsockname()[1]}/v1"
 
-    def all_closed(self, within_s: float = 5.0) -> bool:
+    def all_closed(self, within_s: float = 30.0) -> bool:
         """Whether every connection ends in that time."""
         end = time.monotonic() + within_s
         while self.open and time.monotonic() < end:
             time.sleep(0.01)
         return not self.open
+
+    def has_read(self, count: int, within_s: float = 30.0) -> bool:
+        """Whether so many requests come in that time."""
+        end = time.monotonic() + within_s
+        while len(self.requests) < count and time.monotonic() < end:
+            time.sleep(0.005)
+        return len(self.requests) >= count
 
     def _accept(self) -> None:
         while True:

@@ -70,7 +70,7 @@ def test_run_works_from_a_thread_and_from_a_plain_tool():
     outputs: list[str] = []
     thread = threading.Thread(target=lambda: outputs.append(outer.run("go").output))
     thread.start()
-    thread.join(10)
+    thread.join(100)
     assert outputs == ["outer"]
 
 

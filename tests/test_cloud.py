@@ -124,10 +124,10 @@ def test_a_server_that_ignores_stream_is_understood():
 @both
 def test_the_timeout_bounds_one_request_in_all(stream):
     drip = [b'data: {"choices":[]}\n\n'] if stream else [b" "]
-    with ModelServer([Raw(200, drip, hold_s=10)]) as server:
+    with ModelServer([Raw(200, drip, hold_s=60)]) as server:
         began = time.monotonic()
         error = failing(server, errors.ErrorModelTimeout, stream=stream, timeout=0.4)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
     assert "timeout=0.4" in str(error)
 
 
@@ -159,9 +159,9 @@ def test_a_client_of_the_users_makes_the_requests_and_stays_open(stream):
 def test_a_refused_connection_names_the_place():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    with pytest.raises(errors.ErrorModelConnection, match=f"127.0.0.1:{port}"):
-        ask(ModelCloud(model_id="m", base_url=f"http://127.0.0.1:{port}/v1"))
+        port = taken.getsockname()[1]  # it stays bound, so that nobody else listens there
+        with pytest.raises(errors.ErrorModelConnection, match=f"127.0.0.1:{port}"):
+            ask(ModelCloud(model_id="m", base_url=f"http://127.0.0.1:{port}/v1"))
 
 
 def test_leaving_a_stream_closes_its_connection():
@@ -175,16 +175,16 @@ def test_leaving_a_stream_closes_its_connection():
             await stream.aclose()
 
         asyncio.run(leave())
-        assert server.closed_early.wait(5)
+        assert server.closed_early.wait(30)
 
 
 def test_done_ends_the_answer_although_the_server_holds_the_connection():
     events = Raw.sse({"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]})
-    events.hold_s = 30
+    events.hold_s = 60
     with ModelServer([events]) as server:
         began = time.monotonic()
         assert ask(ModelCloud(model_id="m", base_url=server.base_url), stream=True) == "one"
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
 
 
 def test_a_body_without_end_is_cut(monkeypatch):
@@ -262,7 +262,7 @@ TEXT = {"choices": [{"delta": {"content": "half"}}], "usage": USAGE}
 def test_an_error_says_whether_the_request_may_be_charged_for(answer, sent, stream, monkeypatch):
     monkeypatch.setattr("agentroute._http.MAX_BODY", 2000)
     with ModelServer([answer]) as server:
-        assert failing(server, errors.ErrorModel, stream=stream, timeout=0.5).sent is sent
+        assert failing(server, errors.ErrorModel, stream=stream, timeout=2.0).sent is sent
 
 
 @both
@@ -300,7 +300,7 @@ def test_a_connection_that_breaks_before_the_answer_may_be_charged_for(stream):
 )
 def test_the_usage_that_came_before_a_stream_failed_is_kept(events):
     with ModelServer([events]) as server:
-        error = failing(server, errors.ErrorModel, stream=True, timeout=0.5)
+        error = failing(server, errors.ErrorModel, stream=True, timeout=2.0)
     assert (error.sent, error.usage) == (True, USAGE)
 
 

@@ -399,7 +399,7 @@ def test_a_copy_that_is_none_is_as_if_it_were_not_there(store, damage):
     assert_right(store)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_changes_no_figure(store, place, bit):
     store.save(run_of(), turns=[turn_of(index=index, cost_usd=index / 8) for index in range(1, 20)])
@@ -488,10 +488,12 @@ def test_a_frame_from_the_copy_can_be_changed(store):
 def _read_often(path):
     column_cache.MIN_ROWS = 1
     with closing(RunStore(path)) as store:
+        store._database._timeout_s = 60
         return [len(turns(store)) for _ in range(15)]
 
 
 def test_processes_read_and_write_it_at_once(store):
+    store._database._timeout_s = 60
     add(store, 0)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         lengths = pool.map_async(_read_often, [str(store.path)] * 2)
@@ -499,7 +501,7 @@ def test_processes_read_and_write_it_at_once(store):
         while not lengths.ready() and number < 2000:
             number += 1
             add(store, number)
-        found = lengths.get(60)
+        found = lengths.get(100)
         pool.close()
         pool.join()
     assert [length % 2 for lengths in found for length in lengths] == [0] * 30  # runs come whole
@@ -557,7 +559,7 @@ HAPPEN = {
 }
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(saves | others, max_size=25), share=st.sampled_from([0.0, 0.3, 100.0]), pieces=st.sampled_from([1, 200]))
 def test_a_frame_is_the_same_with_a_copy_whatever_happened(tmp_path_factory, steps, share, pieces):
     with pytest.MonkeyPatch.context() as patch, closing(RunStore(tmp_path_factory.mktemp("h") / "runs.db")) as store:

@@ -81,7 +81,7 @@ def test_a_small_body_that_unpacks_to_a_huge_one_is_stopped_before_it_fills_the_
     ) as server:
         program = f"import sys; sys.modules.update({LIBRARIES[http_library]}){BOMB}"
         command = [sys.executable, "-c", program, server.base_url, str(stream)]
-        megabytes, _, message = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.partition(
+        megabytes, _, message = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout.partition(
             " "
         )
     assert "larger than" in message or "more than" in message
@@ -98,7 +98,7 @@ def test_a_small_body_of_many_tiny_objects_is_never_parsed(stream, http_library)
     with RawServer(answering(head(b"content-encoding: gzip", b"content-length: %d" % len(packed)) + packed)) as server:
         program = f"import sys; sys.modules.update({LIBRARIES[http_library]}){BOMB}"
         command = [sys.executable, "-c", program, server.base_url, str(stream)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
     assert "more than 50 times its size" in said
     assert int(said.split()[0]) < 300
 

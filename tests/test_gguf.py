@@ -53,7 +53,7 @@ def test_a_version_nobody_knows_is_refused(tmp_path):
         metadata(write_gguf(tmp_path / "m.gguf", version=1))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_damaged_file_is_an_error_or_readable_and_nothing_else(tmp_path, data):
     whole = write_gguf(tmp_path / "m.gguf", template="{{ tools }}", context=1).read_bytes()

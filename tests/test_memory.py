@@ -465,6 +465,7 @@ from agentroute import MemorySQLite
 from tests.test_history import plain
 async def main():
     memory = MemorySQLite(sys.argv[1])
+    memory._database._timeout_s = 60
     for number in range(50):
         await memory.add_messages(plain(2))
         await memory.remember(f"{sys.argv[2]} {number}", "x")
@@ -654,7 +655,7 @@ def test_the_last_messages_of_a_long_conversation_come_fast(saved, path):
             """ INSERT INTO messages (session_id, message) SELECT CASE i % 2 WHEN 0 THEN 'a' ELSE '' END, '{"role": "user"}' FROM n"""
         )
         other.commit()
-    began = time.perf_counter()
+    began = time.process_time()  # reading them all takes half a second of the processor
     assert len(go(saved.session("a").get_messages(20))) == 20
     assert len(go(saved.session("no such").get_messages(20))) == 0
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.15

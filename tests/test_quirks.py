@@ -470,10 +470,10 @@ def test_a_temperature_that_has_no_effect_is_told_once():
 
 def test_the_timeout_is_for_all_ways_of_asking():
     slow = refusal("Unsupported parameter: 'max_tokens'")
-    slow.hold_s = 0.15
+    slow.hold_s = 0.5
     with ModelServer([slow, Raw(200, [b" "], hold_s=10)]) as server, pytest.raises(errors.ErrorModelTimeout) as caught:
-        ask(server, max_tokens=9, timeout=0.4)
-    assert float(re.search(r"timeout=(\S+) s", str(caught.value))[1]) < 0.3
+        ask(server, max_tokens=9, timeout=2.0)
+    assert float(re.search(r"timeout=(\S+) s", str(caught.value))[1]) < 1.6
 
 
 def test_memory_of_refusals_is_bounded_and_takes_threads():
@@ -565,14 +565,14 @@ def test_openrouters_generation_id_is_the_responses_id(stream):
         Raw.sse({"error": {"code": 502, "message": "lost"}}),
         Raw(200, [b"<html>"]),
         Raw(502, [b"{}"]),
-        Raw(200, Raw.sse({"choices": []}, done=False).body, hold_s=5),
+        Raw(200, Raw.sse({"choices": []}, done=False).body, hold_s=60),
     ],
     ids=["cut off", "error", "a page", "502", "timeout"],
 )
 def test_an_error_has_openrouters_generation_id(events):
     events.headers = {"content-type": "text/event-stream", "X-Generation-Id": "gen-77", "x-request-id": "other"}
     with ModelServer([events]) as server, pytest.raises(errors.ErrorModel, match="gen-77") as caught:
-        ask(server, stream=True, timeout=0.3)
+        ask(server, stream=True, timeout=2.0)
     assert caught.value.request_id == "gen-77"
 
 

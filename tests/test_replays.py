@@ -698,7 +698,7 @@ def test_equal_requests_in_flight_are_sent_once(store, new_session):
     gate = threading.Event()
 
     def slow(body):
-        gate.wait(10)
+        gate.wait(60)
         return "one answer"
 
     with ModelServer([slow], repeat=True) as server:
@@ -725,7 +725,7 @@ def test_equal_requests_in_flight_are_sent_once(store, new_session):
 
 
 def test_what_is_to_be_fresh_is_asked_each_time(store, new_session):
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=60)
     numbers = itertools.count(1)
 
     def answer(body):
@@ -751,7 +751,7 @@ def test_those_who_wait_for_a_request_that_fails_ask_themselves(store):
     gate = threading.Event()
 
     def failing(body):
-        gate.wait(10)
+        gate.wait(60)
         return Raw(401, [b'{"error":{"message":"no"}}'])
 
     with ModelServer([failing, "fine"], repeat=True) as server:
@@ -775,7 +775,7 @@ def test_who_stops_waiting_does_not_stop_the_one_who_asks(store):
     gate = threading.Event()
 
     def slow(body):
-        gate.wait(10)
+        gate.wait(60)
         return "fine"
 
     with ModelServer([slow], repeat=True) as server:
@@ -797,7 +797,7 @@ def test_who_stops_waiting_does_not_stop_the_one_who_asks(store):
 
 
 def test_equal_requests_that_fail_do_not_wait_for_each_other(store):
-    together = threading.Barrier(5, timeout=20)
+    together = threading.Barrier(5, timeout=60)
     numbers = itertools.count()
 
     def refusing(body):
@@ -822,7 +822,7 @@ def test_who_waits_keeps_to_his_own_timeout(store):
     gate = threading.Event()
 
     def slow(body):
-        gate.wait(20)
+        gate.wait(60)
         return "late"
 
     with ModelServer([slow], repeat=True) as server:
@@ -860,7 +860,7 @@ def test_a_request_whose_loop_is_gone_holds_up_nobody(store):
     gate = threading.Event()
 
     def slow(body):
-        gate.wait(20)
+        gate.wait(60)
         return "answer"
 
     with ModelServer([slow], repeat=True) as server:
@@ -893,7 +893,7 @@ def test_who_is_served_the_answer_of_another_may_do_with_it_what_he_likes(store)
     gate = threading.Event()
 
     def slow(body):
-        gate.wait(10)
+        gate.wait(60)
         return [ToolCall("c1", "look", "{}")]
 
     with ModelServer([slow, "done", "done"], repeat=True) as server:

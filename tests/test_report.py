@@ -154,14 +154,14 @@ def test_foreign_text_is_text(store):
     texts = [*HOSTILE, '"><img src=x onerror=alert(1)>', "</style><script>alert(1)</script>", "' onload='x", "&lt;", "</script>"]
     for number in range(len(texts)):
         save(store, f"r{number}", agent=f"agent {number}", model=f"model {number}", tool="plain")
-    expected = Reader(agentroute.report(store=store).to_html()).tags
+    expected = Reader(report_of(store).to_html()).tags
     for number, text in enumerate(texts):
         save(store, f"r{number}", agent=f"{text}{number}", model=f"{text}{number}", tool=text)
-    reader = Reader(agentroute.report(store=store).to_html())
+    reader = Reader(report_of(store).to_html())
     assert reader.tags == expected
     assert {name for _, attributes in reader.attributes for name in attributes} == {"class", "style", "scope", "aria-sort", "data-v", "width", "alt", "src"}
     assert r"turn\u202eed11" in reader.texts
-    assert repr(agentroute.report(store=store)).count("\n") == len(texts) + 10
+    assert repr(report_of(store)).count("\n") == len(texts) + 11
 
 
 def test_dollars_are_not_read_as_formulas(store):

@@ -378,8 +378,8 @@ def test_timeout_is_for_one_attempt():
 @both
 @pytest.mark.usefixtures("hurried")
 def test_a_request_that_took_its_whole_timeout_may_have_been_charged_for_and_is_made_once_more(stream):
-    with ModelServer([Raw(200, [b" "], hold_s=10)], repeat=True) as server:
-        failing(ModelRetry(cloud(server)), request(timeout=0.3), stream=stream, kind=errors.ErrorModelTimeout)
+    with ModelServer([Raw(200, [b" "], hold_s=60)], repeat=True) as server:
+        failing(ModelRetry(cloud(server)), request(timeout=1.0), stream=stream, kind=errors.ErrorModelTimeout)
         assert len(server.requests) == 2
 
 
@@ -458,13 +458,18 @@ def test_leaving_a_stream_early_closes_the_connection():
                 await anext(chunks)
 
         asyncio.run(main())
-        assert server.closed_early.wait(5)
+        assert server.closed_early.wait(30)
 
 
-def test_a_wait_can_be_cancelled():
+def test_a_wait_can_be_cancelled(monkeypatch):
+    monkeypatch.setattr("agentroute.models.retry.BASE_S", 60.0)
+    monkeypatch.setattr("agentroute.models.retry.CAP_S", 60.0)
+
     async def main() -> None:
         model = ModelScripted([BUSY, "too late"])
         task = asyncio.create_task(ModelRetry(model, random=lambda: 1.0).complete(request()))
+        while not model.requests:
+            await asyncio.sleep(0)
         await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -227,7 +227,7 @@ except ErrorStore as error:
 
 def test_processes_that_upgrade_at_once_make_one_upgrade_and_one_copy(path):
     older(path, *["row"] * 50)
-    code = "import sys; from tests.test_sqlite import *; d = Database(sys.argv[1], SECOND); write(d, 'new'); print(len(texts(d)))"
+    code = "import sys; from tests.test_sqlite import *; d = Database(sys.argv[1], SECOND, timeout_s=60); write(d, 'new'); print(len(texts(d)))"
     processes = [subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert copies(path) == ["notes.db.v1.bak"]
@@ -746,7 +746,7 @@ def test_eight_threads_write_to_one_file(database):
 
 
 def test_processes_that_start_at_once_lose_nothing(path, database):
-    code = "import sys; from tests.test_sqlite import *; d = Database(sys.argv[1], FIRST); [write(d) for _ in range(100)]"
+    code = "import sys; from tests.test_sqlite import *; d = Database(sys.argv[1], FIRST, timeout_s=60); [write(d) for _ in range(100)]"
     processes = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert texts(database) == ["a"] * 300

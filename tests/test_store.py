@@ -145,7 +145,7 @@ runs = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(run=runs)
 def test_any_run_survives_the_store(store, run):
     store.save(run)
@@ -211,6 +211,7 @@ import sys
 from agentroute.store import RunStore
 from tests.test_store import save, whole
 store = RunStore(sys.argv[1])
+store._database._timeout_s = 60
 for number in range(100):
     save(store, whole(f"{sys.argv[2]}-{number:03}"))
 """

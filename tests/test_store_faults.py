@@ -46,6 +46,7 @@ import agentroute._sqlite
 from tests.test_store_faults import *
 agentroute._sqlite.on_network_disk = lambda path: {is_network}
 store = RunStore(sys.argv[1])
+store._database._timeout_s = 60  # the other writers may be many, and the disk slow
 """
 
 

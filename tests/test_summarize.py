@@ -234,6 +234,12 @@ def slow(answer=lambda count: f"summary {count}", cost_usd=0.0):
     return model
 
 
+async def asked(model):
+    """Waits until a summary is asked for."""
+    while not model.requests:
+        await asyncio.sleep(0)
+
+
 def test_runs_at_once_share_one_summary_and_one_of_them_pays():
     small = slow(cost_usd=0.5)
     agent = talked(HistorySummarize(small, keep_recent=1), 3)
@@ -292,7 +298,7 @@ def test_when_the_run_that_makes_it_is_cancelled_the_next_one_makes_it():
 
     async def leave():
         first, *others = [asyncio.create_task(policy.compact(chat(3))) for _ in range(3)]
-        await asyncio.sleep(0.005)
+        await asked(small)
         first.cancel()
         sent = await asyncio.gather(*others)
         return first.cancelled(), [texts(one)[0] for one in sent]
@@ -307,7 +313,7 @@ def test_a_run_that_stops_waiting_stops_nobody_else():
 
     async def leave():
         first, second, third = [asyncio.create_task(policy.compact(chat(3))) for _ in range(3)]
-        await asyncio.sleep(0.005)
+        await asked(small)
         second.cancel()
         return [texts(one)[0] for one in await asyncio.gather(first, third)]
 
@@ -526,7 +532,7 @@ def test_a_policy_is_pickled_with_its_summaries_while_one_is_made():
 
     async def meanwhile():
         making = asyncio.create_task(policy.compact(chat(3)))
-        await asyncio.sleep(0.005)
+        await asked(small)
         policy._agent, agent = policy._agent.replace(model="ollama/small"), policy._agent
         copy = pickle.loads(pickle.dumps(policy))
         policy._agent = agent

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -55,6 +56,8 @@ def _die_with_stdin() -> None:
 
         fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO, whose default is to end
+        if select.select([0], [], [], 0)[0]:  # it has ended already
+            os._exit(0)
     except (ImportError, AttributeError, OSError):
         pass  # only Linux does this for pipes; elsewhere the end is noticed once the model is loaded
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +73,21 @@ IS_READY = """
 IS_IDLE = """
 () => !window.runningCommands && jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === "idle"
 """
+
+
+def expect_soon(read: Callable[[], Any], expected: object, timeout: float = 20) -> None:
+    """Assert that `read()` becomes what is expected within `timeout` seconds; `expected` may also be a condition.
+
+    A page is laid out, and draws what a kernel has said, in its own time. Whatever is read from it with anything but
+    Playwright's own `expect` is read with this. That something is *not* there needs a sign first that the page is drawn.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        found = read()
+        if expected(found) if callable(expected) else found == expected:
+            return
+        assert time.monotonic() < end, f"still {found!r} after {timeout} s; expected {expected!r}"
+        time.sleep(0.05)
 
 
 class Lab:
@@ -214,6 +229,11 @@ class NotebookPage:
         parts = [(url, urlsplit(url)) for url in self.requests]
         home = urlsplit(self._lab.url).netloc
         return [url for url, part in parts if part.scheme not in LOCAL_SCHEMES and part.netloc != home]
+
+    def errors_so_far(self) -> list[str]:
+        """`console_errors`, with those that Playwright has heard of and not yet told."""
+        self.page.wait_for_timeout(1)
+        return self.console_errors
 
     @property
     def trusted(self) -> bool:

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, NotebookPage
+from tests.browser.lab import Lab, NotebookPage, expect_soon
 
 SETUP = """
 from agentroute import Agent, ToolCall, tool
@@ -71,12 +71,8 @@ def test_approve_is_pressed_while_the_cell_runs(page: NotebookPage, tmp_path: Pa
     expect(page.cell_output(5)).to_have_text("refunded [5.0]")
     saved = nbformat.read(page.save(), as_version=4)
     assert all("widget" not in mime for one in saved.cells[1].outputs for mime in one.data)
-    assert [height(one) for one in output.locator(".jp-OutputArea-child").all()[2:]] in ([], [0])
-
-
-def height(one: Locator) -> float:
-    box = one.bounding_box()
-    return box["height"] if box else 0
+    heights = "outputs => outputs.slice(2).map(one => one.getBoundingClientRect().height)"
+    expect_soon(lambda: output.locator(".jp-OutputArea-child").evaluate_all(heights), lambda found: found in ([], [0]))
 
 
 def test_deny_with_a_reason(page: NotebookPage) -> None:

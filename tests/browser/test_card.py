@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.lab import Lab, NotebookPage, Theme
+from tests.browser.lab import Lab, NotebookPage, Theme, expect_soon
 from tests.browser.screenshots import ANSWER, CELL, SETUP, run_card, story
 from tests.server import ModelServer
 
@@ -91,7 +91,7 @@ def test_card_is_legible_and_loads_nothing(lab: Lab, theme: Theme) -> None:
                 assert card.locator(part).first.evaluate(CONTRAST) >= 4.5, part
             state, name = card.locator(".agr-run > summary b", has_text="done"), card.locator("b", has_text="support")
             assert state.evaluate(COLOUR) != name.evaluate(COLOUR)  # done is green
-            assert overflow(page) == []
+            expect_soon(lambda: overflow(page), [])
             assert page.foreign_requests == []
             assert page.console_errors == []
 
@@ -109,10 +109,10 @@ def test_card_fits_a_narrow_window(lab: Lab) -> None:
             page.page.set_viewport_size({"width": 600, "height": 1500})
             page.run_all()
             page.cell_output(1).locator(".agr-run > summary").click()
-            assert overflow(page) == []
+            expect(page.cell_output(1).locator(".agr-steps")).to_be_visible()
             widths = "card => [card.querySelector('.agr-steps').scrollWidth, card.clientWidth]"
-            inside, outside = page.page.locator(".agr").evaluate(widths)
-            assert inside <= outside < 560
+            expect_soon(lambda: page.page.locator(".agr").evaluate(widths), lambda found: found[0] <= found[1] < 560)
+            expect_soon(lambda: overflow(page), [])
 
 
 def test_hostile_text_in_every_field_does_nothing(lab: Lab) -> None:
@@ -123,9 +123,9 @@ def test_hostile_text_in_every_field_does_nothing(lab: Lab) -> None:
         page.run_all()
         cards = page.cell_output(1).locator(".agr")
         expect(cards.first).to_contain_text("<script>alert(1)</script>")
+        expect_soon(cards.count, lambda count: count > 30)
         strange = "cards => cards.flatMap(c => [...c.querySelectorAll('img,svg,iframe,script,a:not([href^=\"http\"]),form,button,math,link,mjx-container,[id],[onload]')])"
         assert cards.evaluate_all(strange + ".map(e => e.outerHTML)") == []
-        assert cards.count() > 30
         assert page.foreign_requests == []
         assert page.console_errors == []
         assert dialogs == []
@@ -143,10 +143,11 @@ def test_card_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
             page.reopen_untrusted()
             assert not page.trusted
             shown = page.cell_output(1)
+            expect(shown.locator("summary").first).to_contain_text("support · done")
             expect(shown.locator("style")).to_have_count(0)
             assert shown.locator("p").all_inner_texts() == ANSWER.split("\n\n")
-            expect(shown.locator("summary").first).to_contain_text("support · done")
             shown.locator("summary").first.click()
+            expect(shown.locator("tr").first).to_be_visible()
             rows = shown.locator("tr").all_inner_texts()
             assert rows[1].split("\t")[0] == "Turn 1 tool calls" and 'order_status(order_id="4821")' in rows[2]
             assert shown.locator("td[colspan]").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
@@ -163,7 +164,7 @@ def test_long_words_stay_inside_the_page_of_an_untrusted_notebook(lab: Lab) -> N
         expect(shown.locator("style")).to_have_count(0)
         shown.locator("section").evaluate("card => card.querySelectorAll('details').forEach(part => { part.open = true; })")
         outside = "card => [...card.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > card.getBoundingClientRect().right + 1)"
-        assert shown.locator("section").evaluate(outside + ".map(e => e.tagName)") == []
+        expect_soon(lambda: shown.locator("section").evaluate(outside + ".map(e => e.tagName)"), [])
 
 
 def test_card_has_nothing_to_open_while_the_run_goes_on(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, Theme
+from tests.browser.lab import Lab, Theme, expect_soon
 from tests.browser.test_card import CONTRAST
 
 SETUP = """
@@ -52,7 +52,7 @@ def test_answers_stand_side_by_side_and_differences_open(lab: Lab, theme: Theme)
         page.run_all()
         card = page.cell_output(1).locator(".agr")
         expect(card.locator(".agr-state")).to_have_text("done")
-        assert len(set(tops(card))) == 1
+        expect_soon(lambda: len(set(tops(card))), 1)
         expect(card.locator(".agr-column").nth(2)).to_contain_text("Same answer as agent1")
         card.locator("summary", has_text="what differs from").click()
         expect(card.locator("ins").first).to_be_visible()
@@ -62,9 +62,10 @@ def test_answers_stand_side_by_side_and_differences_open(lab: Lab, theme: Theme)
         assert words.inner_text() == "[removed:" and words.evaluate("one => one.getBoundingClientRect().width") <= 1
         assert page.foreign_requests == [] and page.console_errors == []
         page.page.set_viewport_size({"width": 520, "height": 1500})
-        assert len(set(tops(card))) == 3
+        expect_soon(lambda: len(set(tops(card))), 3)
         widths = "card => [...card.querySelectorAll('.agr-column, .agr-steps')].map(one => one.offsetWidth - card.clientWidth)"
-        assert max(card.evaluate(widths)) <= 0 and card.bounding_box()["width"] < 500  # type: ignore[index]
+        expect_soon(lambda: card.evaluate(widths), lambda found: max(found) <= 0)
+        expect_soon(lambda: card.evaluate("card => card.clientWidth"), lambda width: width < 500)
 
 
 def test_reopened_untrusted_it_reads_without_its_style(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 import nbformat
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.lab import Lab, NotebookPage
+from tests.browser.lab import Lab, NotebookPage, expect_soon
 from tests.browser.test_history import SHOWN
 
 SETUP = '''
@@ -100,13 +100,13 @@ def test_form_writes_the_cell_and_the_kernel_follows(lab: Lab) -> None:
         fill_in(page.page)
         assert source(page, 1) == AFTER.strip("\n")
         expect(field(page.page, "max_cost")).to_be_focused()
-        assert page.page.evaluate("() => jupyterapp.shell.currentWidget.context.model.dirty")
+        expect_soon(lambda: page.page.evaluate("() => jupyterapp.shell.currentWidget.context.model.dirty"), True)
         page.run_cell(3)
         for text in ("Be kind 😁 {x}.", "order_status, refund", "0.25"):
             expect(page.cell_output(3)).to_contain_text(text)
         page.cell(1).locator(".cm-content").click()
         page.page.keyboard.press("Control+z")
-        assert source(page, 1) == CELL.strip("\n")
+        expect_soon(lambda: source(page, 1), CELL.strip("\n"))
         assert (page.console_errors, page.foreign_requests) == ([], [])
 
 
@@ -174,7 +174,7 @@ def test_without_its_cell_the_text_is_shown_and_put_into_a_new_one(lab: Lab) -> 
         expect(page.cell_output(2)).not_to_contain_text("0.25")
         paste.get_by_role("button", name="Insert as a new cell").click()
         expect(form(page.page)).to_contain_text("There is a new cell below; run it.")
-        assert [source(page, index) for index in (1, 2, 3)] == [EDIT, text, SHOW]
+        expect_soon(lambda: [source(page, index) for index in (1, 2, 3)], [EDIT, text, SHOW])
 
 
 def test_cell_that_was_run_is_written_and_what_none_says_is_forgotten_by_a_click(lab: Lab) -> None:
@@ -292,4 +292,4 @@ def test_opened_again_without_its_kernel_it_is_the_table_and_no_error(lab: Lab) 
         expect(output.locator(".agr-edit-settings")).to_contain_text("openai/gpt-4.1")
         lost = output.locator(".jp-OutputArea-output.jupyter-widgets")
         expect(lost).to_contain_text("model not found")  # of no size
-        assert lost.evaluate(SHOWN)[:2] == ["0px", '"(a form: run this cell to open it again)"']
+        expect_soon(lambda: lost.evaluate(SHOWN)[:2], ["0px", '"(a form: run this cell to open it again)"'])

@@ -1,11 +1,12 @@
 """The live history table as a reader meets it: sorted, filtered, selected from and judged in JupyterLab; read without a kernel."""
 
+import re
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, NotebookPage, Theme
+from tests.browser.lab import Lab, NotebookPage, Theme, expect_soon
 from tests.browser.test_card import CONTRAST
 
 MAKE = """
@@ -45,9 +46,10 @@ def prompts(live: Locator) -> list[str]:
     return [text.split(" <")[0] for text in live.locator(".agr-open").all_inner_texts()[:3]]
 
 
-def said(page: NotebookPage, index: int) -> str:
+def expect_said(page: NotebookPage, index: int, words: str | re.Pattern[str]) -> None:
+    """Run a cell that prints, and look at what it says."""
     page.run_cell(index)
-    return page.cell_output(index).inner_text().strip()
+    expect(page.cell_output(index)).to_have_text(words)
 
 
 def test_the_table_is_sorted_filtered_selected_from_and_judged(lab: Lab) -> None:
@@ -69,17 +71,17 @@ def test_the_table_is_sorted_filtered_selected_from_and_judged(lab: Lab) -> None
         boxes.nth(0).check()
         boxes.nth(2).click(modifiers=["Shift"])
         expect(live).to_contain_text("3 selected")
-        assert said(page, 2).endswith("] 3")
+        expect_said(page, 2, re.compile(r"\] 3$"))
         live.get_by_role("button", name="Select all 5").click()
         expect(live).to_contain_text("5 selected")
-        assert said(page, 2) == "['r0001', 'r0010', 'r0013', 'r0016', 'r0019'] 5"
+        expect_said(page, 2, "['r0001', 'r0010', 'r0013', 'r0016', 'r0019'] 5")
 
         live.get_by_role("button", name="Good answer").first.click()
         expect(live.get_by_role("button", name="Good answer").first).to_have_attribute("aria-pressed", "true")
-        assert "'thumb', 1.0]" in said(page, 3)
+        expect_said(page, 3, re.compile(r"'thumb', 1\.0\]"))
         live.get_by_role("button", name="Good answer").first.click()
         expect(live.get_by_role("button", name="Good answer").first).to_have_attribute("aria-pressed", "false")
-        assert said(page, 3) == "[]"
+        expect_said(page, 3, "[]")
 
         live.get_by_label("Since").fill("7")
         live.get_by_role("button", name="Started").click()  # which leaves the field, so it filters and sorts
@@ -180,8 +182,8 @@ def test_opened_again_without_its_kernel_it_is_the_static_table_and_no_error(lab
         expect(output).to_contain_text("The first 20 of 60 runs")
         lost = output.locator(".jp-OutputArea-output.jupyter-widgets")
         expect(lost).to_contain_text("model not found")  # of no size
-        assert lost.evaluate(SHOWN) == ["0px", '"(a live table: run this cell to sort, filter and select)"', "13px"]
+        expect_soon(lambda: lost.evaluate(SHOWN), ["0px", '"(a live table: run this cell to sort, filter and select)"', "13px"])
         page.run_cell(0)
         page.run_cell(1)
         expect(output.locator(".agr-live tbody tr")).to_have_count(50)
-        assert output.locator(".agr-live").evaluate(SHOWN)[0] != "0px"
+        expect_soon(lambda: output.locator(".agr-live").evaluate(SHOWN)[0], lambda size: size != "0px")

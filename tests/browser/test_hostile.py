@@ -10,7 +10,7 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, NotebookPage
+from tests.browser.lab import Lab, NotebookPage, expect_soon
 from tests.hostile import LIVE, NAVIGATES, Canary, hostile_texts, names_of
 
 SETUP = f"""
@@ -89,6 +89,10 @@ def outputs_of(page: NotebookPage) -> Locator:
     return page.page.locator(".jp-OutputArea-output")
 
 
+def expect_outputs(page: NotebookPage, at_least: int) -> None:
+    expect_soon(outputs_of(page).count, lambda count: count >= at_least)
+
+
 def exported(notebook: Path) -> Path:
     """The notebook as nbconvert makes HTML of it."""
     html, _ = HTMLExporter().from_filename(str(notebook))  # type: ignore[no-untyped-call]
@@ -117,7 +121,7 @@ class Opened:
         """Live: `own` as in FOUND."""
         page = self.page
         assert page.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts() == []
-        assert outputs_of(page).count() >= at_least
+        expect_outputs(page, at_least)
         assert self.watch.harm(outputs_of(page), own=own) == {}
         assert (page.page.title(), page.page.url) == (self.title, self.url)
 
@@ -126,11 +130,11 @@ class Opened:
         page = self.page
         page.reopen_untrusted()
         assert not page.trusted
-        assert outputs_of(page).count() >= at_least
+        expect_outputs(page, at_least)
         assert self.watch.harm(outputs_of(page)) == {}
         exported_page = exported(self.path)
         page.page.goto(exported_page.as_uri(), wait_until="load")
-        assert outputs_of(page).count() >= at_least
+        expect_outputs(page, at_least)
         assert self.watch.harm(outputs_of(page), own_requests | {exported_page.as_uri()}) == {}
         assert page.page.url == exported_page.as_uri()
         assert canary.asked == []
@@ -151,10 +155,9 @@ def test_the_same_texts_do_harm_where_nothing_guards(lab: Lab, canary: Canary) -
         watch = Watch(page)
         page.run_all()
         page.page.wait_for_function("() => new Set(window.hostile).size >= 30", timeout=60_000)
-        page.page.wait_for_timeout(500)
+        expect_soon(lambda: len(canary.asked), lambda count: count >= 15)
         harm = watch.harm(outputs_of(page))
         assert len(harm["ran"]) >= 30
-        assert len(canary.asked) >= 15
         assert {"elements", "requests"} <= set(harm)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Playwright, expect
 
 from tests.browser import lab as lab_module
-from tests.browser.lab import Lab, Theme, running_lab
+from tests.browser.lab import Lab, Theme, expect_soon, running_lab
 from tests.ipython.versions import KernelVersion
 
 CARD = """
@@ -69,7 +69,8 @@ def test_interrupt_stops_run_all_and_restart_runs_all_again(lab: Lab) -> None:
         assert page.cell_output(1).inner_text() == ""
         page.run_cell(2)
         page.restart_and_run_all()
-        assert [page.cell_output(n).inner_text().strip() for n in range(3)] == ["started", "reached", "noted"]
+        for n, words in enumerate(("started", "reached", "noted")):
+            expect(page.cell_output(n)).to_have_text(words)
         expect(page.cell(0)).to_contain_text("[1]:")
 
 
@@ -92,7 +93,7 @@ def test_foreign_request_and_its_failure_are_noticed(lab: Lab) -> None:
         page.run_all()
         page.page.wait_for_function("() => window.ran")
         assert set(page.foreign_requests) == {"http://example.invalid/pixel.png"}
-        assert "ERR_NAME_NOT_RESOLVED" in page.console_errors[0]
+        expect_soon(page.errors_so_far, lambda errors: any("ERR_NAME_NOT_RESOLVED" in error for error in errors))
 
 
 def test_saved_notebook_reopens_untrusted_with_its_outputs(lab: Lab) -> None:

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Playwright, expect
 
-from tests.browser.lab import Lab, running_lab
+from tests.browser.lab import Lab, expect_soon, running_lab
 from tests.browser.screenshots import ANSWER, CELL, SETUP, story
 from tests.browser.test_history import MAKE, SHOW, SHOWN
 from tests.server import ModelServer
@@ -64,5 +64,5 @@ def test_live_table_opened_again_without_its_kernel_is_no_error(notebook7: Lab) 
         for index, words in ((1, "a live table: run this cell"), (3, "a form: run this cell")):
             lost = page.cell_output(index).locator(".jp-OutputArea-output.jupyter-widgets")
             expect(lost).to_contain_text("model not found")  # of no size
-            size, instead, _ = lost.evaluate(SHOWN)
-            assert size == "0px" and words in instead
+            expect_soon(lambda lost=lost: lost.evaluate(SHOWN)[0], "0px")
+            assert words in lost.evaluate(SHOWN)[1]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, NotebookPage, Theme
+from tests.browser.lab import Lab, NotebookPage, Theme, expect_soon
 from tests.browser.report_pictures import CELL, HISTORY, run_report
 from tests.browser.test_card import CONTRAST
 
@@ -33,6 +33,10 @@ def agents(report: Locator) -> list[str]:
     return report.locator("tbody th").all_inner_texts()
 
 
+def agents_of_one_letter(report: Locator) -> list[str]:
+    return [agent for agent in agents(report) if len(agent) == 1]
+
+
 def test_table_sorts_by_click(lab: Lab) -> None:
     lab.write("sort.ipynb", [SMALL, "agentroute.report(store=store)"])
     with lab.open("sort.ipynb") as page:
@@ -41,14 +45,14 @@ def test_table_sorts_by_click(lab: Lab) -> None:
         cost = report.get_by_role("columnheader", name="Cost")
         assert cost.get_attribute("aria-sort") == "descending"
         cost.locator("button").click()
-        assert agents(report) == ["$x$ and $y$", "<i>d</i>", "b", "a", "c"]  # 10 is more than 2, and what is unknown stays last
+        expect_soon(lambda: agents(report), ["$x$ and $y$", "<i>d</i>", "b", "a", "c"])  # 10 is more than 2, and what is unknown stays last
         assert cost.get_attribute("aria-sort") == "ascending"
         name = report.get_by_role("columnheader", name="Agent")
         name.locator("button").click()
-        assert [agent for agent in agents(report) if len(agent) == 1] == ["a", "b", "c"]
+        expect_soon(lambda: agents_of_one_letter(report), ["a", "b", "c"])
         assert (name.get_attribute("aria-sort"), cost.get_attribute("aria-sort")) == ("ascending", None)
         name.locator("button").click()
-        assert [agent for agent in agents(report) if len(agent) == 1] == ["c", "b", "a"]
+        expect_soon(lambda: agents_of_one_letter(report), ["c", "b", "a"])
         assert page.console_errors == []
         assert page.foreign_requests == []
 
@@ -62,7 +66,7 @@ def test_table_sorts_by_key(lab: Lab, key: str) -> None:
         page.page.keyboard.press("Tab")
         page.page.keyboard.press("Shift+Tab")
         page.page.keyboard.press(key)
-        assert [agent for agent in agents(report) if len(agent) == 1] == ["a", "b", "c"]
+        expect_soon(lambda: agents_of_one_letter(report), ["a", "b", "c"])
         outline = report.locator("thead button").first.evaluate("button => getComputedStyle(button).outlineStyle")
         assert outline == "solid"
         assert page.page.evaluate("() => jupyterapp.shell.currentWidget.content.mode") == "command"
@@ -76,8 +80,8 @@ def test_two_reports_sort_apart(lab: Lab) -> None:
         second = page.cell_output(2).locator(".agr-report")
         expect(second.locator("thead button")).to_have_count(13)
         second.get_by_role("columnheader", name="Cost").locator("button").click()
+        expect_soon(lambda: agents(second)[0], "$x$ and $y$")
         assert agents(first)[0] == "a"
-        assert agents(second)[0] == "$x$ and $y$"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -89,8 +93,8 @@ def test_report_is_legible_in_both_themes(lab: Lab, theme: Theme) -> None:
         for part in ("dt", "dd", "dd small", "caption", "thead button", "thead th[aria-sort] button", "tbody th", "tbody td"):
             assert report.locator(part).first.evaluate(CONTRAST) >= 4.5, part
         images = report.get_by_role("img")
-        assert images.count() == 6
-        assert images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth === 1080)")
+        expect(images).to_have_count(6)
+        expect_soon(lambda: images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth === 1080)"), True)
         assert images.first.evaluate("image => getComputedStyle(image).filter") != "none"  # lighter on dark, darker on light
         assert page.foreign_requests == []
         assert page.console_errors == []
@@ -112,15 +116,15 @@ def test_report_fits_a_narrow_window(lab: Lab) -> None:
     with lab.open("report-narrow.ipynb") as page:
         page.page.set_viewport_size({"width": 560, "height": 1500})
         report = show(lab, page)
-        right = report.evaluate("report => report.getBoundingClientRect().right")
-        assert right <= 560
-        edges = report.locator("dl div, img, .agr-scroll").evaluate_all("parts => parts.map(part => part.getBoundingClientRect().right)")
-        assert max(edges) <= right
-        lefts = report.locator("img").evaluate_all("images => images.map(image => Math.round(image.getBoundingClientRect().left))")
-        assert len(set(lefts)) == 1  # one below the other
+        right = "report => report.getBoundingClientRect().right"
+        expect_soon(lambda: report.evaluate(right), lambda edge: edge <= 560)
+        edges = "report => Math.max(...[...report.querySelectorAll('dl div, img, .agr-scroll')].map(part => part.getBoundingClientRect().right))"
+        expect_soon(lambda: report.evaluate(edges) <= report.evaluate(right), True)
+        lefts = "images => new Set(images.map(image => Math.round(image.getBoundingClientRect().left))).size"
+        expect_soon(lambda: report.locator("img").evaluate_all(lefts), 1)  # one below the other
         page.page.set_viewport_size({"width": 1400, "height": 1500})
         side_by_side = "report => new Set([...report.querySelectorAll('img')].map(image => Math.round(image.getBoundingClientRect().left))).size"
-        page.page.wait_for_function(f"report => ({side_by_side})(report) === 2", arg=report.element_handle())  # the page is laid out in its own time
+        expect_soon(lambda: report.evaluate(side_by_side), 2)
 
 
 def test_report_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
@@ -138,7 +142,7 @@ def test_report_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
         assert shown.locator("tbody td").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
         assert "$12.75" in shown.inner_text()
         outside = "parts => parts.filter(part => part.getBoundingClientRect().right > innerWidth).map(part => part.tagName)"
-        assert shown.locator("img, dl, p").evaluate_all(outside) == []
+        expect_soon(lambda: shown.locator("img, dl, p").evaluate_all(outside), [])
 
 
 def test_an_axes_shows_itself_once(lab: Lab) -> None:
@@ -146,5 +150,5 @@ def test_an_axes_shows_itself_once(lab: Lab) -> None:
     with lab.open("axes.ipynb") as page:
         page.run_all()
         expect(page.cell_output(1).locator("img")).to_have_count(1)
-        box = page.cell_output(1).locator("img").bounding_box()
-        assert box is not None and 500 < box["width"] < 600 and 300 < box["height"] < 360
+        size = "image => [image.offsetWidth, image.offsetHeight]"
+        expect_soon(lambda: page.cell_output(1).locator("img").evaluate(size), lambda found: 500 < found[0] < 600 and 300 < found[1] < 360)

@@ -1,5 +1,6 @@
 """A command line with a home of its own, and no Ollama."""
 
+import atexit
 import os
 import socket
 import sys
@@ -17,11 +18,14 @@ def no_ollama(monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", closed_port())
 
 
+_TAKEN = socket.socket()
+_TAKEN.bind(("127.0.0.1", 0))  # and held to the end, so that no server of a test, here or in another process, gets the port
+atexit.register(_TAKEN.close)
+
+
 def closed_port():
     """host:port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{_TAKEN.getsockname()[1]}"
 
 
 def configure(**settings):

@@ -73,7 +73,7 @@ def _output(command: str, work: Path, environment: dict[str, str], names: dict[s
     for name, word in names.items():
         command = command.replace(word, name) if word == FIRST else command
     shown = pexpect.run(
-        f"bash -c {shlex.quote(command)}", cwd=str(work), env=environment, timeout=60, encoding="utf-8", dimensions=(40, 100)
+        f"bash -c {shlex.quote(command)}", cwd=str(work), env=environment, timeout=100, encoding="utf-8", dimensions=(40, 100)
     ).replace("\r\n", "\n")
     if command.startswith("agentroute logs") and (ids := re.findall(rf"\b{_ID}", shown)):
         names.setdefault(ids[0], FIRST)

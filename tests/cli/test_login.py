@@ -129,7 +129,7 @@ def test_without_any_stdin_it_is_wrong_usage():
 
 
 def test_at_a_terminal_what_is_typed_is_not_echoed(openrouter):
-    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "login"], env=environment(), encoding="utf-8", timeout=30) as terminal:
+    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "login"], env=environment(), encoding="utf-8", timeout=100) as terminal:
         terminal.expect("OpenRouter API key: ")
         terminal.sendline(KEY)
         terminal.expect(pexpect.EOF)
@@ -139,7 +139,7 @@ def test_at_a_terminal_what_is_typed_is_not_echoed(openrouter):
 
 
 def test_ctrl_c_at_the_prompt_is_exit_code_130():
-    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "login"], env=environment(), encoding="utf-8", timeout=30) as terminal:
+    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "login"], env=environment(), encoding="utf-8", timeout=100) as terminal:
         terminal.expect("OpenRouter API key: ")
         terminal.sendintr()
         terminal.expect(pexpect.EOF)

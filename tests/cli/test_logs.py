@@ -271,7 +271,7 @@ def test_follow_shows_runs_of_other_processes():
         subprocess.run([*COMMAND, "run", server.model, "while you look"], env=environment(), check=True, capture_output=True)
         assert json.loads(process.stdout.readline())["prompt_text"] == "while you look"
         process.send_signal(2)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=100)
     assert (process.returncode, said) == (130, "Interrupted.\n")
 
 

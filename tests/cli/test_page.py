@@ -12,6 +12,7 @@ LOADED = {name: commands.get_command(click.Context(commands), name) for name in 
 INNER = {f"{name} {inner.name}": inner for name, command in LOADED.items() for inner in getattr(command, "commands", {}).values()}
 
 
+@pytest.mark.timeout(600)  # some twenty processes, one after another
 def test_the_outputs_are_what_the_commands_print():
     page = PAGE.read_text()
     assert rendered(page) == page, "python -m tests.cli.page writes them anew"

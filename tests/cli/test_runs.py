@@ -196,7 +196,7 @@ def test_a_directory_that_is_not_there_is_told(filled, tmp_path):
 def test_hostile_text_reaches_a_terminal_in_no_format_and_a_file_as_it_is(store, tmp_path):
     save(store, 1, prompt_text=HOSTILE)
     for kind in ("csv", "jsonl"):
-        shown = pexpect.run(f"{' '.join(COMMAND)} runs export - --format {kind}", env=environment(), encoding="utf-8")
+        shown = pexpect.run(f"{' '.join(COMMAND)} runs export - --format {kind}", env=environment(), encoding="utf-8", timeout=100)
         assert not {"\x1b", "\x07", "\u202e"} & set(shown)
         assert "hello" in shown
     run("runs", "export", tmp_path / "runs.jsonl")
@@ -284,7 +284,7 @@ def test_where_nobody_can_be_asked_nothing_is_deleted(command, filled):
 @pytest.mark.parametrize(("answer", "code", "remaining"), [("y", 0, [2, 4]), ("n", 1, [1, 2, 3, 4, 11]), ("", 1, [1, 2, 3, 4, 11])], ids=["yes", "no", "return"])
 def test_somebody_at_a_terminal_is_asked(answer, code, remaining, filled):
     save(filled, 11, parent=3)
-    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "runs", "forget", an_id(3), an_id(1)], env=environment(), encoding="utf-8", timeout=30) as child:
+    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "runs", "forget", an_id(3), an_id(1)], env=environment(), encoding="utf-8", timeout=100) as child:
         child.expect_exact("Delete 3 runs ($0.0300), 1 of them nested in others, for good? [y/N]: ")
         child.sendline(answer)
         child.expect(pexpect.EOF)
@@ -292,7 +292,7 @@ def test_somebody_at_a_terminal_is_asked(answer, code, remaining, filled):
 
 
 def test_ctrl_c_at_the_question_deletes_nothing(filled):
-    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "runs", "prune", "--older-than", "1d"], env=environment(), encoding="utf-8", timeout=30) as child:
+    with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "runs", "prune", "--older-than", "1d"], env=environment(), encoding="utf-8", timeout=100) as child:
         child.expect_exact("for good? [y/N]: ")
         child.sendintr()
         child.expect(pexpect.EOF)

@@ -47,7 +47,7 @@ def test_the_code_of_a_page_runs(page, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
         assert run.returncode == 0, run.stderr
 

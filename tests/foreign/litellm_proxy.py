@@ -19,7 +19,7 @@ VERSION = "1.104.0"
 """The newest that could be installed everywhere the tests run (2026-11: later ones need a certifi that mirrors lack)."""
 KEY = "sk-master-key-of-the-tests"
 CONFIG = Path(__file__).with_name("litellm_config.yaml")
-START_S = 90.0
+START_S = 300.0
 """Five seconds on an idle machine."""
 CLOSED = "http://127.0.0.1:9"
 """Nothing listens there, so a proxy at this address keeps the process from reaching any other machine."""

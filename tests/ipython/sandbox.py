@@ -3,7 +3,12 @@
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from traitlets.config import Config
 
 from tests.ipython.versions import KernelVersion, cache_folder
 
@@ -26,6 +31,13 @@ def kernel_environment(folder: Path) -> dict[str, str]:
         "AGENTROUTE_RUNS": str(folder / "runs.sqlite"),
         "PYTHONPATH": str(ROOT),  # this tree, whatever is installed
     }
+
+
+@contextmanager
+def unix_sockets() -> Iterator[Config]:
+    """The configuration of a kernel manager that needs no ports: those that look for free ones at a time may find the same."""
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:  # their paths must be short
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/s"}})
 
 
 def write_kernel_spec(folder: Path, version: KernelVersion) -> Path:

@@ -22,6 +22,7 @@ from agentroute_ipython.asking import waiting_cell
 from agentroute_ipython.modes import APPROVALS
 from agentroute_ipython.questions import line_bundle, question_bundle, question_text, verdict_line
 from tests.ipython.kernels import Cell, Comm, Outcome, Session, kernel_environment
+from tests.ipython.sandbox import unix_sockets
 from tests.ipython.test_cells import Terminal
 from tests.ipython.test_cells import terminal as terminal  # the fixture
 
@@ -349,14 +350,14 @@ def lines(outcome: Outcome) -> list[str]:
 
 
 def press(session: Session, cell: Cell, label: str, reason: str = "") -> None:
-    session.wait(lambda: "buttons that a running notebook shows" in cell.text, 20, lambda: f"no buttons in {cell.text[-500:]}")
-    session.wait(lambda: buttons(session, label) != [], 20, lambda: f"no {label} in {cell.text[-500:]}")
+    session.wait(lambda: "buttons that a running notebook shows" in cell.text, 60, lambda: f"no buttons in {cell.text[-500:]}")
+    session.wait(lambda: buttons(session, label) != [], 60, lambda: f"no {label} in {cell.text[-500:]}")
     button = buttons(session, label)[0]
     if reason:
         field = session.wait_for_widget(_model_name="TextModel")
         session.send_comm(field, {"method": "update", "state": {"value": reason}, "buffer_paths": []})
     session.click(button)
-    session.wait(lambda: button.closed, 20, lambda: f"nothing came of {label}: {cell.text[-500:]}")
+    session.wait(lambda: button.closed, 60, lambda: f"nothing came of {label}: {cell.text[-500:]}")
 
 
 def buttons(session: Session, label: str) -> list[Comm]:
@@ -466,7 +467,7 @@ def test_buttons_of_a_run_that_a_tool_has_begun_are_answered(session: Session) -
 def test_buttons_are_answered_on_a_subshell_too(session: Session) -> None:
     subshell = session.create_subshell()
     cell = session.start("%agent careful Go.", answers=[])
-    session.wait(lambda: buttons(session, "Approve") != [], 20, lambda: cell.text)
+    session.wait(lambda: buttons(session, "Approve") != [], 60, lambda: cell.text)
     session.click(buttons(session, "Approve")[0], subshell)
     assert cell.outcome().status == "ok"
     assert session.evaluate("refunded") == [5.0]
@@ -498,7 +499,7 @@ def test_buttons_stand_directly_below_their_question_also_of_runs_in_other_threa
     session.run("from agentroute_ipython import panels\nput = panels.Spot.put\npanels.Spot.put = lambda *one: (put(*one), time.sleep(0.1))")
     for _ in range(2):
         cell = session.start("%agent nested Go.", answers=[])
-        session.wait(lambda: len(cell.outputs) == 5, 20, lambda: cell.text)  # noqa: B023
+        session.wait(lambda: len(cell.outputs) == 5, 60, lambda: cell.text)  # noqa: B023
         assert kinds(cell) in (
             ['"order_id": alice', "Deny alice", '"order_id": bob', "Deny bob"], ['"order_id": bob', "Deny bob", '"order_id": alice', "Deny alice"],
         )  # fmt: skip
@@ -541,16 +542,16 @@ def left(cell: Cell) -> list[str]:
 
 def test_show_last_brings_the_buttons_back(any_session: Session) -> None:
     first = any_session.start("%agent both --background Go.", answers=[])
-    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 20, lambda: first.text)
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 60, lambda: first.text)
     again = any_session.start("%agent show last", answers=[])
     assert again.outcome().status == "ok"
-    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 4, 20, lambda: again.text)
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 4, 60, lambda: again.text)
     assert again.text.count("needs your approval") == 2 and "Stop both" in {comm.state["description"] for comm in buttons(any_session, "Stop")}
     any_session.click(buttons(any_session, "Approve")[3])
-    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 20, lambda: again.text)
+    any_session.wait(lambda: len(buttons(any_session, "Approve")) == 2, 60, lambda: again.text)
     any_session.click(buttons(any_session, "Stop")[-1])
-    any_session.wait(lambda: left(first) == left(again) == ["approved", "not answered"], 20, lambda: f"{left(first)} {left(again)}")
-    assert not [comm for comm in any_session.comms.values() if not comm.closed]
+    any_session.wait(lambda: left(first) == left(again) == ["approved", "not answered"], 60, lambda: f"{left(first)} {left(again)}")
+    any_session.wait(lambda: all(comm.closed for comm in any_session.comms.values()), 60, lambda: f"{any_session.comms}")
 
 
 def test_without_ipywidgets_it_is_a_prompt(session: Session) -> None:
@@ -565,7 +566,8 @@ def test_notebook_without_anybody_denies_and_goes_on(tmp_path: Path, monkeypatch
         monkeypatch.setenv(name, value)
     sources = [SETUP, "%load_ext agentroute_ipython", "%agent careful Go.", "print(refunded)"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    with unix_sockets() as config:
+        NotebookClient(notebook, kernel_name="python3", timeout=60, config=config).execute()
     assert "nobody is there to answer" in notebook.cells[2].outputs[1]["data"]["text/plain"]
     assert notebook.cells[3].outputs[0]["text"] == "[]\n"
 

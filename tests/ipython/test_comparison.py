@@ -97,6 +97,13 @@ def asking(label: str, function: Callable[[LLMRequest], Any]) -> Case:
     return Case(label, partial(Agent(label, model=ModelFunction(function)).events, "hi"))
 
 
+async def until(it_holds: Callable[[], bool]) -> None:
+    """Waits, as a model that is asked would."""
+    async with asyncio.timeout(30):
+        while not it_holds():
+            await asyncio.sleep(0.01)
+
+
 # ---------------------------------------------------------------------------------------------------------------- running
 
 
@@ -120,7 +127,11 @@ def test_all_run_at_the_same_time(way: Way) -> None:
 
 
 def test_results_are_kept_in_order_before_the_view_closes(way: Way) -> None:
-    cell = Cell(case("a", "one", delay_s=0.2), case("b", "two"))
+    async def one(request: LLMRequest) -> str:
+        await until(lambda: (1, "agent_end") in cell.view.seen)
+        return "one"
+
+    cell = Cell(asking("a", one), case("b", "two"))
     way(cell.run)
     assert cell.view.seen[0] == "show" and cell.view.seen[-2:] == ["keep", "close"]
     assert len(cell.kept) == 1 and cell.kept[0].labels == ["a", "b"]
@@ -177,7 +188,7 @@ def test_defect_is_raised_when_the_others_have_ended(way: Way) -> None:
 
 def test_stop_ends_all_and_keeps_what_each_has_done(way: Way) -> None:
     async def stops(request: LLMRequest) -> str:
-        await asyncio.sleep(0.2)  # until `one` is done
+        await until(lambda: (2, "agent_end") in cell.view.seen)
         press_stop()
         await asyncio.sleep(30)
         return "never said"
@@ -550,8 +561,13 @@ def test_view_that_is_left_counts_as_interrupted() -> None:
 
 
 def test_terminal_prints_a_line_as_each_run_ends_and_the_answers_last(capsys: pytest.CaptureFixture[str]) -> None:
-    cases = [case("a", TODAY), case("b", TUESDAY, delay_s=0.1)]
-    on_this_loop(Comparison(cases, ComparisonView(shell=object(), labels=["a", "b"]), lambda results: None))
+    view = ComparisonView(shell=object(), labels=["a", "b"])
+
+    async def later(request: LLMRequest) -> str:
+        await until(lambda: view.card.cards[0].ended)
+        return TUESDAY
+
+    on_this_loop(Comparison([case("a", TODAY), asking("b", later)], view, lambda results: None))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "comparing a, b"
     assert printed[1].startswith("1 of 2: a: done, 1 model call") and printed[2].startswith("2 of 2: b: done")

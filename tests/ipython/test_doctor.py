@@ -128,6 +128,7 @@ def test_endpoints_are_asked_unless_it_is_to_stay_offline(magics, monkeypatch):
         server.pages["/v1/models"] = Raw(200, [b'{"data": [{"id": "llama3.2"}]}'])
         server.pages["/v1/key"] = Raw(200, [b'{"data": {"limit_remaining": 3}}'])
         monkeypatch.setenv("OLLAMA_HOST", root)
+        monkeypatch.setattr("agentroute.cli.doctor.TIMEOUT_S", 60)
         config = kept_file().parent / "config"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(f"openrouter_base_url={server.base_url}\n")

@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from agentroute import ToolCall
 from tests.browser.lab import CHROMIUM_OPTIONS, chromium
-from tests.ipython.kernels import kernel_environment
+from tests.ipython.sandbox import kernel_environment, unix_sockets
 from tests.server import ModelServer
 
 SETUP = """
@@ -47,17 +47,24 @@ Execute = Callable[[nbformat.NotebookNode, Path], nbformat.NotebookNode]
 
 
 def with_nbclient(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    client = NotebookClient(notebook, kernel_name="python3", timeout=60, resources={"metadata": {"path": str(folder)}})
-    asyncio.run(client.async_execute())
+    with unix_sockets() as config:
+        resources = {"metadata": {"path": str(folder)}}
+        client = NotebookClient(notebook, kernel_name="python3", timeout=60, resources=resources, config=config)
+        asyncio.run(client.async_execute())
     return notebook
 
 
 def with_papermill(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     nbformat.write(notebook, folder / "in.ipynb")
-    papermill.execute_notebook(
-        folder / "in.ipynb", folder / "out.ipynb", kernel_name="python3", progress_bar=False, cwd=str(folder), execution_timeout=60
-    )
+    execute_in(folder, {})
     return nbformat.read(folder / "out.ipynb", as_version=4)
+
+
+def execute_in(folder: Path, parameters: dict[str, int]) -> None:
+    """Papermill, from in.ipynb to out.ipynb."""
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(folder), "execution_timeout": 60}
+    with unix_sockets() as config:
+        papermill.execute_notebook(folder / "in.ipynb", folder / "out.ipynb", parameters, config=config, **options)
 
 
 @pytest.fixture
@@ -146,9 +153,7 @@ def test_parameters_of_papermill_fill_the_prompt(folder: Path) -> None:
     with ModelServer(["There."]) as server:
         notebook.cells[2].source = notebook.cells[2].source.replace("{model}", server.model)
         nbformat.write(notebook, folder / "in.ipynb")
-        papermill.execute_notebook(
-            folder / "in.ipynb", folder / "out.ipynb", {"number": 4821}, kernel_name="python3", progress_bar=False, cwd=str(folder)
-        )
+        execute_in(folder, {"number": 4821})
         assert server.requests[0]["messages"][-1]["content"] == "Where is order 4821?"
 
 

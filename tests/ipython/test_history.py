@@ -374,7 +374,7 @@ def send(kernel: Session, widget: Comm, **content: Any) -> dict[str, Any]:
     """Does it, and the state that answers."""
     before = len(widget.received)
     kernel.send_comm(widget, {"method": "custom", "content": content})
-    kernel.wait(lambda: len(widget.received) > before, 30, lambda: f"no answer to {content}")
+    kernel.wait(lambda: len(widget.received) > before, 60, lambda: f"no answer to {content}")
     return dict(widget.state.get("state", {}))
 
 
@@ -414,7 +414,7 @@ def test_static_table_follows_the_live_one(kernel: Session) -> None:
     cell.outcome()
     widget = kernel.wait_for_widget(_model_name="AnyModel")
     send(kernel, widget, do="filter", form={"agent": "b"})
-    kernel.wait(lambda: "agent: b" in cell.text, 30, lambda: cell.text[:300])
+    kernel.wait(lambda: "agent: b" in cell.text, 60, lambda: cell.text[:300])
     assert "30 runs, newest first; agent: b" in cell.outputs[0]["text/plain"]
 
 
@@ -451,7 +451,7 @@ def test_the_table_answers_on_a_subshell_too(kernel: Session) -> None:
     """As JupyterLab sends messages of widgets where the kernel has subshells: to a thread of their own."""
     widget = shown(kernel)
     kernel.send_comm(widget, {"method": "custom", "content": {"do": "filter", "form": {"agent": "a"}}}, kernel.create_subshell())
-    kernel.wait(lambda: widget.state["state"]["total"] == 30, 30, lambda: "no answer")
+    kernel.wait(lambda: widget.state["state"]["total"] == 30, 60, lambda: "no answer")
     assert "agent: a" in kernel.run("print(view)").stdout
 
 
@@ -521,5 +521,5 @@ def test_a_redraw_while_another_cell_is_captured_goes_where_the_table_stands(ker
     cell = kernel.start("view = agentroute_ipython.history(store)\nview")
     cell.outcome()
     kernel.run("%%capture got\nview._handle({'do': 'filter', 'form': {'agent': 'b'}})")
-    kernel.wait(lambda: "agent: b" in cell.text, 30, lambda: cell.text[:300])
+    kernel.wait(lambda: "agent: b" in cell.text, 60, lambda: cell.text[:300])
     assert kernel.run("print(len(got.outputs))").stdout == "0\n"

@@ -220,8 +220,9 @@ def test_unknown_cost_is_never_nothing(store: RunStore) -> None:
 
 
 def test_only_the_newest_rows_are_shown_and_all_are_counted(store: RunStore) -> None:
+    noon = NOW.astimezone().replace(hour=12)  # far from the hour that a change of the clock takes from a day
     for number in range(50):
-        save(store, number, age=timedelta(days=50 - number))
+        save(store, number, started_at=noon - timedelta(days=50 - number))
     shown = sheet(cost_sheet("day all", store))
     assert len(lines(shown)) == 41
     assert lines(shown)[-1][1] == "50"

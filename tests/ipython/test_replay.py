@@ -16,6 +16,7 @@ from agentroute import RunStore, ToolCall
 from agentroute.records import RunRecord
 from tests.ipython.conftest import StartKernel
 from tests.ipython.kernels import Outcome, Session, kernel_environment
+from tests.ipython.sandbox import unix_sockets
 from tests.server import ModelServer
 
 SETUP = """
@@ -470,9 +471,9 @@ def run_all(tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
             cells=[nbformat.v4.new_code_cell(source, id=f"cell-{i}") for i, source in enumerate(sources)]
         )
         # As JupyterLab does, it joins what is printed; where one piece ends is a matter of time.
-        NotebookClient(
-            made, kernel_name="python3", timeout=60, coalesce_streams=True, resources={"metadata": {"path": str(tmp_path)}}
-        ).execute()
+        resources = {"metadata": {"path": str(tmp_path)}}
+        with unix_sockets() as config:
+            NotebookClient(made, kernel_name="python3", timeout=60, coalesce_streams=True, resources=resources, config=config).execute()
         return made
 
     return run

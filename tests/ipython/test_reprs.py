@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from traitlets.config import Config
 
 from agentroute import Agent, Context, Result, Tool, ToolCall, Usage, tool
 from agentroute.message import TurnUsage
@@ -57,8 +58,8 @@ SHOWN = {
 @pytest.fixture(scope="module")
 def shells() -> list[InteractiveShell]:
     """A plain shell and that of a terminal, without the extension."""
-    terminal = TerminalInteractiveShell()
-    return [InteractiveShell(), terminal]
+    config = Config({"HistoryManager": {"enabled": False}})  # which all processes of this user share
+    return [InteractiveShell(config=config), TerminalInteractiveShell(config=config)]
 
 
 # ------------------------------------------------------------------------------------------------------- in one line

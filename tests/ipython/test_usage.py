@@ -246,7 +246,7 @@ def test_it_follows_the_runs_of_the_notebook(kernel_session: Session) -> None:
     cell.outcome()
     assert "1 run, 1 model call" in cell.text
     kernel.run("%%agent late\nhi")
-    kernel.wait(lambda: "2 runs, 2 model calls" in cell.text, 30, lambda: cell.text)
+    kernel.wait(lambda: "2 runs, 2 model calls" in cell.text, 60, lambda: cell.text)
     kernel.run("%agent --no-record late hi")
     assert len(cell.outputs) == 1
     assert "2 runs, 2 model calls" in kernel.run("print(agentroute_ipython.usage())").stdout
@@ -256,7 +256,7 @@ CAPTURED = """
 %%capture got
 get_ipython().run_cell_magic("agent", "late", "hi")
 import time
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while "2 runs" not in view._drawn["text/plain"] and time.monotonic() < end:
     time.sleep(0.05)
 """
@@ -270,7 +270,7 @@ def test_a_redraw_while_another_cell_is_captured_goes_where_the_view_stands(kern
     cell = kernel.start("view")
     cell.outcome()
     assert kernel.run(CAPTURED.strip()).status == "ok"
-    kernel.wait(lambda: "2 runs, 2 model calls" in cell.text, 30, lambda: cell.text)
+    kernel.wait(lambda: "2 runs, 2 model calls" in cell.text, 60, lambda: cell.text)
     assert "False" in kernel.run("print(any('This notebook' in one.data.get('text/plain', '') for one in got.outputs))").stdout
 
 

@@ -57,8 +57,11 @@ EACH_KERNEL = (INSTALLED, KernelVersion("7.3.0"), KernelVersion("7.1.0", "8.39.0
 """Every ipykernel once, for what does not depend on IPython."""
 
 
+_CACHE = Path(os.environ.get("AGENTROUTE_TEST_CACHE") or Path.home() / ".cache" / "agentroute-tests")  # before a test has a home of its own
+
+
 def cache_folder() -> Path:
-    return Path(os.environ.get("AGENTROUTE_TEST_CACHE") or Path.home() / ".cache" / "agentroute-tests")
+    return _CACHE
 
 
 def unpacked_wheel(pin: str) -> Path:

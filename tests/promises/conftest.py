@@ -50,7 +50,7 @@ def run_script(code: str, folder: Path, **environment: str) -> str:
     """What a program of its own process prints, run in `folder` with the home and key of the test; warnings are errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

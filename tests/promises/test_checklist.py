@@ -131,7 +131,7 @@ def test_the_key_stays_out_of_the_source(point_at, tmp_path, variable):
     source = tmp_path / "support.py"
     source.write_text("from agentroute import Agent\nprint(Agent(name='support', model='claude-sonnet-4').run('Hi'))\n")
     lines = f'export {variable}="sk-or-..."\n"{sys.executable}" -W error support.py'
-    shown = subprocess.run(["sh", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(["sh", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert (shown.stdout, shown.stderr) == ("Hello.\n", "")
     assert server.headers[0]["authorization"] == "Bearer sk-or-..."
 
@@ -150,7 +150,7 @@ def test_login_keeps_the_key_in_the_config_file(point_at):
     """Keys: the command line keeps the key in ~/.agentroute/config, and the block `agentroute login`."""
     server = point_at("Hello.", repeat=True)
     command = Path(sys.executable).with_name("agentroute")
-    shown = subprocess.run([command, "login"], input="sk-or-kept\n", capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([command, "login"], input="sk-or-kept\n", capture_output=True, text=True, timeout=100)
     assert shown.returncode == 0, shown.stderr
     assert "api_key=sk-or-kept" in config_file().read_text().splitlines()
     assert config_file().stat().st_mode & 0o777 == 0o600
@@ -428,7 +428,7 @@ def test_sqlite_is_durable_and_searches_with_fts5(openrouter, tmp_path):
         "Agent(name='assistant', model='claude-sonnet-4', memory=memory).run('I am Ada.')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=100)
     assert killed.returncode == -signal.SIGKILL
     memory = MemorySQLite(tmp_path / "memory.db")
     Agent(name="assistant", model="claude-sonnet-4", memory=memory).run("Who am I?")

@@ -63,7 +63,7 @@ def in_threads(count, work):
 
     for number in range(count):
         threading.Thread(target=run, args=[number], daemon=True).start()
-    return [future.result(timeout=30) for future in futures]
+    return [future.result(timeout=100) for future in futures]
 
 
 # ---- 1. MemorySQLite: a connection bound to the thread that opened it
@@ -96,7 +96,7 @@ def test_1_two_runs_in_a_fresh_process_keep_the_conversation(serve, tmp_path):
         "agent.run('My colour is blue.'); print(agent.run('Which is it?'))"
     )
     command = [sys.executable, "-W", "error", "-c", program, server.model, str(tmp_path / "agent.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.stdout, done.stderr) == ("Blue.\n", "")
     told = [("user", "My colour is blue."), ("assistant", "Blue, noted."), ("user", "Which is it?")]
     assert said(server.requests[1]["messages"]) == told
@@ -200,7 +200,8 @@ def test_3_run_in_a_running_loop_says_what_to_write_and_leaves_no_coroutine_behi
         warnings.simplefilter("always")
         assert asyncio.run(main()) is RuntimeError
         gc.collect()
-    assert [str(warning.message) for warning in caught] == []
+    # Of other kinds there may be some: what tests before have left is collected here too.
+    assert [str(warning.message) for warning in caught if warning.category is RuntimeWarning] == []
     assert server.requests == []
 
 

@@ -170,17 +170,18 @@ def test_35_cancelling_a_run_closes_its_connection(serve):
 
     async def main():
         await cancelled_after(asyncio.ensure_future(agent_at(server).arun("Hi")), lambda: server.requests)
-        return await asyncio.to_thread(server.closed_early.wait, 10)  # while the loop still runs: its end would close all
+        return await asyncio.to_thread(server.closed_early.wait, 30)  # while the loop still runs: its end would close all
 
     assert asyncio.run(main())
 
 
 def test_35_a_cancelled_run_is_told_kept_and_recorded(serve, tmp_path):
     """35: cancelling stopped an async tool, and all of the run was lost."""
-    stopped = []
+    began, stopped = [], []
 
     async def wait() -> str:
         """Waits."""
+        began.append("tool")
         try:
             return str(await asyncio.sleep(60))
         except asyncio.CancelledError:
@@ -196,17 +197,13 @@ def test_35_a_cancelled_run_is_told_kept_and_recorded(serve, tmp_path):
             async for event in agent.events("Hi"):
                 ended.extend([event] if event.kind == "agent_end" else [])
 
-        await cancelled_after(asyncio.ensure_future(consume()), lambda: len(server.requests) == 1 and _running(wait))
+        await cancelled_after(asyncio.ensure_future(consume()), lambda: began)
 
     asyncio.run(main())
     assert stopped == ["tool"]
     assert isinstance(ended[0].error, ErrorInterrupted) and ended[0].result.interrupted
     assert agentroute.runs(store)["status"].tolist() == ["interrupted"]
     assert [message.role for message in asyncio.run(memory.get_messages())] == ["user", "assistant", "tool", "assistant"]
-
-
-def _running(function):
-    return any(function.__name__ in str(task.get_coro()) or "call_tool" in str(task.get_coro()) for task in asyncio.all_tasks())
 
 
 def test_35_a_run_can_be_given_a_time(serve):
@@ -548,7 +545,7 @@ def test_40_without_a_memory_nothing_is_kept(serve):
 def test_40_there_is_a_login_command(command):
     """40: `agentroute login` was documented and published nowhere. Decided: it is in the package, script and module alike."""
     programs = {"agentroute": [str(Path(sys.executable).with_name("agentroute"))], "-m": [sys.executable, "-m", "agentroute"]}
-    done = subprocess.run([*programs[command[0]], "login", "--help"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*programs[command[0]], "login", "--help"], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, "key" in done.stdout.lower()) == (0, True)
 
 

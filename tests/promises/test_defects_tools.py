@@ -60,7 +60,7 @@ def told(server, request=1):
 
 def test_9_the_calls_of_one_turn_run_side_by_side(serve):
     """9: the calls of a turn ran one after the other; here each waits for the others, so that would fail."""
-    threads, tasks = threading.Barrier(8, timeout=20), []
+    threads, tasks = threading.Barrier(8, timeout=60), []
 
     def plain(n: int) -> int:
         """Meets the others."""
@@ -70,7 +70,7 @@ def test_9_the_calls_of_one_turn_run_side_by_side(serve):
     async def asynchronous(n: int) -> int:
         """Meets the others."""
         tasks.append(n)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(tasks) < 3:
                 await asyncio.sleep(0.001)
         return n

@@ -144,12 +144,12 @@ def test_21_error_bodies_of_any_shape_are_read(serve, body, words):
     assert not {"\x1b", "\u202e"} & set(str(caught.value))
 
 
-@pytest.mark.parametrize("hold", [Raw(body=[b'{"choices"'], hold_s=30), Raw(body=[b" "] * 3, hold_s=30)], ids=["in the body", "at once"])
+@pytest.mark.parametrize("hold", [Raw(body=[b'{"choices"'], hold_s=60), Raw(body=[b" "] * 3, hold_s=60)], ids=["in the body", "at once"])
 def test_21_the_timeout_is_set_on_the_agent_and_named(serve, hold):
     """21: 60 seconds, fixed, and a timeout error without a word."""
     server = serve(hold, repeat=True)
     with pytest.raises(ErrorModelTimeout, match=r"127\.0\.0\.1:\d+ did not answer in full within"):
-        agent_at(server, timeout=0.3).run("Hi")
+        agent_at(server, timeout=1.0).run("Hi")
 
 
 def test_21_an_endpoint_that_is_not_there_is_named():

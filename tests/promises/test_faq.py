@@ -222,7 +222,7 @@ def test_the_key_is_exported_in_a_shell(point_at, variable):
     server = point_at("Hello.")
     program = "from agentroute import Agent; print(Agent(name='a', model='claude-sonnet-4').run('Hi'))"
     lines = f'export {variable}="sk-or-..."\n"{sys.executable}" -W error -c "{program}"'
-    shown = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, timeout=100)
     assert (shown.stdout, shown.stderr) == ("Hello.\n", "")
     assert server.headers[0]["authorization"] == "Bearer sk-or-..."
 
@@ -331,7 +331,7 @@ def test_gather_runs_prompts_side_by_side(openrouter):
     together = threading.Barrier(3)
 
     def answer(body):
-        together.wait(20)  # passes only when three requests are there at once
+        together.wait(60)  # passes only when three requests are there at once
         return contents(body)[-1].upper()
 
     server = openrouter(answer, repeat=True)

@@ -272,7 +272,7 @@ def test_11_tools_are_shared_gated_and_timed(openrouter):
 
     @tool(timeout=0.05)
     def slow() -> str:
-        release.wait(20)
+        release.wait(100)
         return "late"
 
     first = Agent(
@@ -282,7 +282,7 @@ def test_11_tools_are_shared_gated_and_timed(openrouter):
     began = time.monotonic()
     assert first.run("Go").output == "Done."
     release.set()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     second.run("Hi")
     converted, denied, timed_out = contents(server.requests[1])[-3:]
     assert (converted, deleted) == ("10.0", [])
@@ -690,14 +690,14 @@ def test_25_arun_in_async_code(openrouter):
 
     def answer(body: dict) -> str:
         asked.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return "Hello."
 
     server = openrouter(answer)
 
     async def main() -> tuple[str, bool]:
         running = asyncio.create_task(Agent("assistant", model="claude-sonnet-4").arun("Hi"))
-        assert await asyncio.to_thread(asked.wait, 20)
+        assert await asyncio.to_thread(asked.wait, 60)
         still_thinking = not running.done()
         go_on.set()
         return (await running).output, still_thinking
@@ -714,7 +714,7 @@ def test_26_many_prompts_over_one_agent(openrouter):
         first = body["messages"][-1]["role"] == "user"
         number = int(contents(body)[0])
         if first:
-            together.wait(20)
+            together.wait(60)
         return ToolCall(f"c{number}", "convert", {"amount": number, "rate": 10}) if first else contents(body)[-1]
 
     server = openrouter(answer, repeat=True)
@@ -734,7 +734,7 @@ def test_27_run_from_a_script(openrouter, tmp_path):
     program.write_text(
         'from agentroute import Agent\n\nif __name__ == "__main__":\n    print(Agent("a", model="claude-sonnet-4").run("Hi"))\n'
     )
-    shown = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, text=True, timeout=100)
     assert (shown.stdout, shown.stderr) == ("Hello.\n", "")
 
 
@@ -742,7 +742,7 @@ def test_27_run_from_a_repl(openrouter):
     """27: run, line by line, in Python's own prompt."""
     openrouter("Hello.", "Hello again.")
     lines = 'from agentroute import Agent\nagent = Agent("a", model="claude-sonnet-4")\nstr(agent.run("Hi"))\nagent.run("Hi").output\n'
-    shown = subprocess.run([sys.executable, "-W", "error", "-i", "-q"], input=lines, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([sys.executable, "-W", "error", "-i", "-q"], input=lines, capture_output=True, text=True, timeout=100)
     assert shown.stdout == "'Hello.'\n'Hello again.'\n"
 
 
@@ -751,7 +751,7 @@ def test_27_run_from_threads(openrouter):
     together = threading.Barrier(4)
 
     def answer(body: dict) -> str:
-        together.wait(20)
+        together.wait(60)
         return contents(body)[0].upper()
 
     openrouter(answer, repeat=True)
@@ -809,7 +809,7 @@ def test_28_the_production_checklist_in_one_agent(point_at, tmp_path):
         ToolCall("1", "picky", {"number": 1}), "Fixed.", usage={"prompt_tokens": 100, "completion_tokens": 20, "cost": 0.3}
     )
     login = subprocess.run(
-        [sys.executable, "-m", "agentroute", "login", "--api-key", "sk-kept"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "agentroute", "login", "--api-key", "sk-kept"], capture_output=True, text=True, timeout=100
     )
     assert login.returncode == 0, login.stderr
     memory = MemorySQLite(tmp_path / "memory.db")

@@ -701,7 +701,7 @@ def test_a_wrong_call_goes_back_and_the_right_one_runs():
 
 
 def test_eight_blocking_tools_run_in_one_wave_and_answer_in_call_order():
-    together = threading.Barrier(8, timeout=10)
+    together = threading.Barrier(8, timeout=60)
 
     @tool
     def wait(n: int) -> int:
@@ -723,7 +723,7 @@ def test_async_tools_run_side_by_side_on_the_loop():
         inside.append(n)
         if len(inside) == 3:
             everyone[0].set()
-        await asyncio.wait_for(everyone[0].wait(), 10)
+        await asyncio.wait_for(everyone[0].wait(), 60)
         return threading.current_thread().name
 
     model = ModelScripted([[ToolCall(str(n), "wait", {"n": n}) for n in range(3)], "done"])

@@ -46,7 +46,7 @@ def ask(answer: Raw, **options) -> LLMResponse:
 
 def failing(answer: Raw, **options) -> errors.ErrorModel:
     with pytest.raises(errors.ErrorModel) as caught:
-        ask(answer, timeout=5.0, **options)
+        ask(answer, timeout=60.0, **options)
     return caught.value
 
 
@@ -184,8 +184,8 @@ def test_usage_that_comes_late_is_waited_for():
 def test_usage_that_never_comes_is_not_waited_for_long(monkeypatch):
     monkeypatch.setattr(cloud, "ENDED_S", 0.1)
     began = time.monotonic()
-    assert ask(raw(*sse(said("all"), chunk(finish="stop")), hold_s=10)).content == "all"
-    assert time.monotonic() - began < 2
+    assert ask(raw(*sse(said("all"), chunk(finish="stop")), hold_s=60)).content == "all"
+    assert time.monotonic() - began < 20
 
 
 def test_a_finish_reason_on_every_chunk_does_not_hurry_the_stream(monkeypatch):
@@ -207,20 +207,20 @@ TAILS = {
     "a call": ([chunk(CALLED, "tool_calls")], None, [("act", '{"n": 1}')]),
     "a call in two": ([calls(fragment(0, "a", "act", '{"n"')), chunk({"tool_calls": [fragment(0, None, None, ": 1}")]}, "stop")], None, [("act", '{"n": 1}')]),
 }  # fmt: skip
-broken_or_silent = pytest.mark.parametrize("end", [cut, lambda *pieces: raw(*pieces, hold_s=10)], ids=["broken", "silent"])
+broken_or_silent = pytest.mark.parametrize("end", [cut, lambda *pieces: raw(*pieces, hold_s=60)], ids=["broken", "silent"])
 
 
 @broken_or_silent
 @pytest.mark.parametrize(("events", "text", "called"), TAILS.values(), ids=TAILS)
 def test_a_finish_reason_beside_the_last_piece_is_enough(events, text, called, end):
-    response = ask(end(*sse(*events)), idle_timeout=0.2)
+    response = ask(end(*sse(*events)), idle_timeout=1.0)
     assert (response.content, [(call["function"]["name"], call["function"]["arguments"]) for call in response.tool_calls or []]) == (text, called)
 
 
 @broken_or_silent
 def test_the_usage_that_breaks_off_after_the_answer_takes_nothing_from_it(end, monkeypatch):
-    monkeypatch.setattr(cloud, "ENDED_S", 0.2)
-    assert ask(end(*sse(said("all"), chunk(finish="stop")), b'data: {"usage": {"pro'), idle_timeout=5).content == "all"
+    monkeypatch.setattr(cloud, "ENDED_S", 0.5)
+    assert ask(end(*sse(said("all"), chunk(finish="stop")), b'data: {"usage": {"pro'), idle_timeout=60).content == "all"
 
 
 @broken_or_silent
@@ -235,15 +235,15 @@ def test_a_finish_reason_that_says_nothing_is_not_enough(events, end):
 def test_done_without_a_blank_line_ends_the_answer(monkeypatch):
     monkeypatch.setattr(cloud, "DONE_S", 0.1)
     began = time.monotonic()
-    assert ask(raw(*sse(said("all")), b"data: [DONE]\n", hold_s=10)).content == "all"
-    assert time.monotonic() - began < 2
+    assert ask(raw(*sse(said("all")), b"data: [DONE]\n", hold_s=60)).content == "all"
+    assert time.monotonic() - began < 20
 
 
 def test_a_tail_that_never_ends_is_left_all_the_same(monkeypatch):
-    monkeypatch.setattr(cloud, "ENDED_S", 0.3)
+    monkeypatch.setattr(cloud, "ENDED_S", 1.0)
     began = time.monotonic()
-    assert ask(slow(*sse(said("all"), chunk(finish="stop"), *[{"choices": [], "usage": USAGE}] * 40))).usage == USAGE
-    assert time.monotonic() - began < 2
+    assert ask(slow(*sse(said("all"), chunk(finish="stop"), *[{"choices": [], "usage": USAGE}] * 600))).usage == USAGE
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("comment", [b": keep-alive\n\n", b"\n"])
@@ -252,7 +252,7 @@ def test_comments_do_not_keep_a_silent_stream_alive(comment):
 
     def body():
         yield sse(said("a"))[0]
-        for _ in range(40):
+        for _ in range(1000):
             time.sleep(0.05)
             yield comment
 
@@ -260,7 +260,7 @@ def test_comments_do_not_keep_a_silent_stream_alive(comment):
     began = time.monotonic()
     error = failing(answer, idle_timeout=0.2)
     assert isinstance(error, errors.ErrorModelTimeout) and "idle_timeout=0.2" in str(error)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
 
 
 # ---- errors in mid-stream -----------------------------------------------------------------------------------------
