@@ -18,7 +18,7 @@ lab: .venv/lab
 
 test: .venv/test /usr/bin/chromium lint
 	@$(BIN)/agentroute local pull smollm2
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not model"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -q -m "not model"
 	$(BIN)/python -m pytest -q -m model
 
 lint: .venv/test

@@ -20,10 +20,19 @@ from .tools import Approve, Tool
 __all__ = ["RunSpec", "new_run_id"]
 
 
+_latest = 0  # the number behind the latest id
+
+
 def new_run_id() -> str:
-    """26 characters; the first ten are the time in milliseconds, so ids sort by time (ULID)."""
+    """26 characters; the first ten are the time in milliseconds, so ids sort by time (ULID). Those that one thread makes in the
+    same millisecond sort by the order in which they were made.
+    """
+    global _latest
     number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
+    if 0 <= (_latest >> 80) - (number >> 80) <= 1:  # the step is by chance, as a forked process has the same latest
+        number = _latest + 1 + int.from_bytes(os.urandom(8))
+    _latest = number
+    return "".join(["0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5)])
 
 
 @dataclass(kw_only=True)

@@ -8,10 +8,11 @@ import time
 import warnings
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
-from agentroute import Agent, ErrorBudget, Memory, Retry, RunStore, ToolCall
+from agentroute import Agent, ErrorBudget, Memory, Retry, RunStore, ToolCall, run_spec
 from agentroute.errors import ErrorModelServer, ErrorStore
 from agentroute.events import AgentEnd, TextDelta, ToolCallEnd, ToolCallStart, TurnEnd, TurnStart
 from agentroute.records import RunRecord
@@ -113,6 +114,16 @@ def test_a_structured_answer_given_as_a_tool_call_is_stored_as_the_answer(store)
 
     result = agent_of(answer, store=store, output=int, output_mode="tool", tools=()).run("1+2?")
     assert stored(store) == result.record
+
+
+def test_ids_sort_by_the_order_in_which_they_were_made(monkeypatch):
+    milliseconds = iter([5, *[6] * 3000, *[7] * 3000, 6])  # the last: a clock that was set back a little
+    monkeypatch.setattr(run_spec, "time", SimpleNamespace(time_ns=lambda: 1_000_000 * next(milliseconds)))
+    monkeypatch.setattr(run_spec, "os", SimpleNamespace(urandom=lambda count: b"\xff" * count))  # the largest steps there are
+    monkeypatch.setattr(run_spec, "_latest", 0)
+    ids = [run_spec.new_run_id() for _ in range(6002)]
+    assert ids == sorted(set(ids)) and {len(one) for one in ids} == {26}
+    assert [one[:10] for one in (ids[0], ids[-1])] == ["0000000005", "0000000007"]
 
 
 def test_runs_inside_tools_are_stored_beside_their_parent(store):
