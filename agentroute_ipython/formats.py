@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from functools import cache
 
 from agentroute import visible as _plain
 from agentroute.keys import START, keys_in_use, without_credentials
@@ -22,7 +23,7 @@ _WORD_BEGINNINGS = "|".join(sorted({word[:n] for word in _WORDS for n in range(1
 _TOKEN = "[A-Za-z0-9+/=._~-]"
 LONGEST_KEY = 400
 """Characters: so far back a key may have begun; of those this process holds, `_reach`."""
-_UNFINISHED = re.compile(
+_UNFINISHED = (
     "(?:\x1b(?:\\[[0-9;:]{0,30})?|\r|[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef])\\Z"
     f"|{START}(?:(?:{'|'.join(_HEADS)}){_TOKEN}*|(?:{_BEGINNINGS})|(?i:{_WORD_BEGINNINGS}))\\Z"
     f"|(?i:(?:\\b|{START})(?:authorization\\W{{0,6}}(?:(?:bearer|basic|token)\\s+)?|(?:bearer|basic)\\s+)){_TOKEN}*\\Z"
@@ -30,6 +31,11 @@ _UNFINISHED = re.compile(
 _TOKEN_CHARACTERS = string.ascii_letters + string.digits + "+/=._~-"
 _START_OF_TOKEN = re.compile(f"{_TOKEN}+")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
+
+
+@cache
+def _unfinished() -> re.Pattern[str]:
+    return re.compile(_UNFINISHED)  # which takes milliseconds
 
 
 def visible(text: str) -> str:
@@ -136,7 +142,7 @@ class KeylessText:
 def unfinished(text: str) -> int:
     """How many characters at the end of a piece of text only the next piece can explain: half a colour, a joiner, half a key."""
     end = text[-LONGEST_KEY:]
-    match = _UNFINISHED.search(end)
+    match = _unfinished().search(end)
     begun = (n for key in keys_in_use() for n in range(min(len(key) - 1, len(end)), 3, -1) if end.endswith(key[:n]))
     return max(len(match[0]) if match else 0, max(begun, default=0))
 

@@ -425,7 +425,9 @@ def test_failing_requests_leave_no_descriptor_and_no_task(stream):
         before = descriptors()
         await fail(base_url, 16)
         assert server.all_closed()
-        assert descriptors() <= before
+        async with asyncio.timeout(30):  # the threads of the server close theirs in their own time
+            while descriptors() > before:
+                await asyncio.sleep(0.01)
         assert len(asyncio.all_tasks()) == 1
 
     with RawServer(script) as server:

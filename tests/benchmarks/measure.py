@@ -18,16 +18,21 @@ def row(name: str, value: float, floor: float, goal: str, unit: str = "ms") -> N
 
 
 def processes(figure: str, floor: str, *python: str) -> tuple[float, float]:
-    """Wall milliseconds of two whole programs, the best of several each; with compiled files, as an installed package has them."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    """Wall milliseconds of two whole programs, the best of several each."""
 
     def once(code: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, *python, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environment)
+        printed(code, *python)
         return (time.perf_counter() - began) * 1e3
 
     times = [(once(figure), once(floor)) for _ in range(15)]
     return min(a for a, _ in times), min(b for _, b in times)
+
+
+def printed(code: str, *python: str) -> str:
+    """What a program of its own prints; with compiled files, as an installed package has them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([sys.executable, *python, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
 async def cpu(figure: Callable[[], Awaitable[Any]], floor: Callable[[], Awaitable[Any]], repeat: int) -> tuple[float, float]:
