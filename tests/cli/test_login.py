@@ -10,6 +10,7 @@ import pytest
 from agentroute.config import Config
 from tests.cli.conftest import COMMAND, closed_port, configure, environment, run
 from tests.server import ModelServer, Raw
+from tests.terminals import press_ctrl_c
 
 KEY = "sk-or-v1-secret"
 GOOD = Raw(200, [b'{"data": {"label": "sk-or-v1-sec...ret", "limit_remaining": 12.5, "is_free_tier": false}}'])
@@ -141,8 +142,7 @@ def test_at_a_terminal_what_is_typed_is_not_echoed(openrouter):
 def test_ctrl_c_at_the_prompt_is_exit_code_130():
     with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "login"], env=environment(), encoding="utf-8", timeout=100) as terminal:
         terminal.expect("OpenRouter API key: ")
-        terminal.sendintr()
-        terminal.expect(pexpect.EOF)
+        press_ctrl_c(terminal, pexpect.EOF)
         assert "Interrupted." in terminal.before
     assert terminal.exitstatus == 130
     assert not Config().config_file.exists()

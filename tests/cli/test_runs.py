@@ -19,6 +19,7 @@ from agentroute import RunStore
 from agentroute.records import MessageRecord, RunRecord, ScoreRecord, TurnRecord
 from agentroute.tables import TABLES
 from tests.cli.conftest import COMMAND, environment, run
+from tests.terminals import press_ctrl_c
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202ehello"
@@ -294,8 +295,7 @@ def test_somebody_at_a_terminal_is_asked(answer, code, remaining, filled):
 def test_ctrl_c_at_the_question_deletes_nothing(filled):
     with pexpect.spawn(COMMAND[0], [*COMMAND[1:], "runs", "prune", "--older-than", "1d"], env=environment(), encoding="utf-8", timeout=100) as child:
         child.expect_exact("for good? [y/N]: ")
-        child.sendintr()
-        child.expect(pexpect.EOF)
+        press_ctrl_c(child, pexpect.EOF)
     assert (child.exitstatus, left(filled)) == (130, [1, 2, 3, 4])
 
 

@@ -25,6 +25,7 @@ from tests.ipython.kernels import Cell, Comm, Outcome, Session, kernel_environme
 from tests.ipython.sandbox import unix_sockets
 from tests.ipython.test_cells import Terminal
 from tests.ipython.test_cells import terminal as terminal  # the fixture
+from tests.terminals import press_ctrl_c
 
 CALL = ToolCall("1", "refund", {"order_id": "4821", "amount": 5})
 OTHER = ToolCall("2", "refund", {"order_id": "4822", "amount": 7})
@@ -579,8 +580,7 @@ def test_terminal_asks_and_ctrl_c_at_the_prompt_stops_the_run(terminal: Terminal
     assert '"order_id": "4821"' in shown
     assert "Done." in terminal.run("y")
     terminal.run("%agent careful Go.", until="a reason to deny: ")
-    terminal.child.sendintr()
-    terminal.child.expect("Interrupted: the run was stopped")
+    press_ctrl_c(terminal.child, "Interrupted: the run was stopped")
     terminal.child.expect(r"In \[\d+\]: ")
     assert "[5.0]" in terminal.run("refunded")
 

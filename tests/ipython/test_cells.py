@@ -20,6 +20,7 @@ from agentroute.records import RunRecord, ToolCallRecord, columns
 from tests.ipython.kernels import Outcome, Session, kernel_environment, quickest
 from tests.ipython.sandbox import unix_sockets
 from tests.ipython.versions import INSTALLED, OLDEST, KernelVersion
+from tests.terminals import press_ctrl_c
 
 SETUP = """
 import asyncio, os, threading, time
@@ -386,8 +387,7 @@ def test_agent_runs_in_a_terminal(terminal: Terminal) -> None:
 
 def test_ctrl_c_stops_the_run_in_a_terminal(terminal: Terminal) -> None:
     terminal.run("%agent sync Go.", until="in the tool")
-    terminal.child.sendintr()
-    terminal.child.expect("Interrupted: the run was stopped")
+    press_ctrl_c(terminal.child, "Interrupted: the run was stopped")
     terminal.child.expect(r"In \[\d+\]: ")
     assert "True" in terminal.run("_agent.interrupted")
     assert "UsageError: the prompt is empty" in terminal.run("%agent sync")

@@ -9,6 +9,7 @@ from agentroute import ToolCall
 from tests.ipython.test_cells import Terminal
 from tests.ipython.versions import INSTALLED
 from tests.server import ModelServer, Raw
+from tests.terminals import press_ctrl_c
 
 SETUP = """
 from agentroute import Agent, tool
@@ -57,8 +58,7 @@ def test_text_is_printed_as_it_comes_and_ctrl_c_ends_the_run(terminal: Terminal)
     with half_an_answer() as server:
         terminal.run(f"%%agent bot -m {server.model}", "Go.", "", "", until=FIRST)
         assert not server.closed_early.is_set()
-        terminal.child.sendintr()
-        terminal.child.expect("interrupted")
+        press_ctrl_c(terminal.child, "interrupted")
         terminal.child.expect(r"In \[\d+\]: ")
         assert server.closed_early.wait(60)
         assert FIRST not in terminal.child.before  # what was printed once is not printed again
@@ -89,8 +89,7 @@ def test_call_is_shown_whole_and_asked_about(terminal: Terminal, tmp_path: Path,
 def test_ctrl_c_at_the_question_ends_the_run_and_runs_nothing(terminal: Terminal, tmp_path: Path) -> None:
     with ModelServer([PAY, "Well."]) as server:
         asked(terminal, server)
-        terminal.child.sendintr()
-        terminal.child.expect(r"In \[\d+\]: ")
+        press_ctrl_c(terminal.child, r"In \[\d+\]: ")
         assert len(server.requests) == 1
     assert refunds(tmp_path) == []
     assert "True" in terminal.run("_agent.interrupted")
