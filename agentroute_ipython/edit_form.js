@@ -249,7 +249,7 @@ function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const root = make("form", "agr-form");
   const said = make("p", "agr-said");
-  let fields = null, waiting = 0, tries = 0, sent = {}, confirmed = "", closing = false, done = "";
+  let fields = null, waiting = 0, tries = 0, sent = {}, confirmed = "", close = null, losing = 0, done = "";
   said.setAttribute("role", "status");
   root.append(said);
   el.append(root);
@@ -302,7 +302,7 @@ function render({ model, el }) {
     fields.retype(Object.fromEntries(typed));
     if (focus) root.elements.namedItem(focus)?.focus();
     say(done);
-    closing = false;
+    nameClose();
     done = "";
   };
 
@@ -326,16 +326,19 @@ function render({ model, el }) {
 
   const rereading = () => button("Read the cell again", () => ask({ kind: "open" }));
 
+  // No more changes are lost than the button says.
+  const nameClose = () => {
+    if (Object.keys(fields.changes()).length !== losing) losing = 0;
+    close.textContent = losing ? `Close and lose ${losing} ${losing === 1 ? "change" : "changes"}` : "Close";
+  };
+
   const buttons = (form) => {
     const row = make("div", "agr-buttons");
-    const close = button("Close", () => {
-      const lost = Object.keys(fields.changes()).length;
-      if (lost && !closing) {
-        closing = true;
-        close.textContent = `Close and lose ${lost} ${lost === 1 ? "change" : "changes"}`;
-        return;
-      }
-      model.send({ kind: "close", view });
+    close = button("Close", () => {
+      const changes = Object.keys(fields.changes()).length;
+      if (!changes || changes === losing) return model.send({ kind: "close", view });
+      losing = changes;
+      nameClose();
     });
     row.append(button(form.writes ? "Write to the cell" : "Make the cell’s text", () => save(), "agr-main"), rereading(), close);
     return row;

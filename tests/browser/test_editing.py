@@ -93,6 +93,13 @@ def fill_in(page: Page) -> None:
     expect(form(page)).to_contain_text("was changed, and support with it. Nothing was run.")
 
 
+def read_again(page: Page) -> None:
+    """Presses the button, and waits until the form is drawn anew."""
+    form(page).locator(".agr-title").evaluate("title => title.setAttribute('data-drawn', 'before')")
+    form(page).get_by_role("button", name="Read the cell again").click()
+    expect(form(page).locator(".agr-title:not([data-drawn])")).to_have_count(1)
+
+
 def test_form_writes_the_cell_and_the_kernel_follows(lab: Lab) -> None:
     lab.write("edit.ipynb", [SETUP, CELL, EDIT, SHOW])
     with lab.open("edit.ipynb") as page:
@@ -237,10 +244,14 @@ def test_form_closes_without_losing_changes_by_one_click(lab: Lab) -> None:
     with lab.open("closed.ipynb") as page:
         page.run_all()
         field(page.page, "retries").fill("3")
-        form(page.page).get_by_role("button", name="Read the cell again").click()
+        read_again(page.page)
         expect(field(page.page, "retries")).to_have_value("3")
         form(page.page).get_by_role("button", name="Close").click()
+        expect(form(page.page).get_by_role("button", name="Close and lose 1 change")).to_be_visible()
+        read_again(page.page)
+        field(page.page, "max_turns").fill("4")
         form(page.page).get_by_role("button", name="Close and lose 1 change").click()
+        form(page.page).get_by_role("button", name="Close and lose 2 changes").click()
         expect(form(page.page)).to_have_count(0)
         expect(page.cell_output(2).locator(".agr-edit-settings")).to_be_visible()
         page.save()
