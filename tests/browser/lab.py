@@ -90,6 +90,17 @@ def expect_soon(read: Callable[[], Any], expected: object, timeout: float = 20) 
         time.sleep(0.05)
 
 
+def read_notebook(path: Path, timeout: float = 20) -> nbformat.NotebookNode:
+    """The notebook in a file, as soon as that is whole: Jupyter's server empties a file before it writes it."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return nbformat.read(path, as_version=4)
+        except nbformat.reader.NotJSONError:
+            assert time.monotonic() < end, f"{path.name} is still no notebook after {timeout} s"
+            time.sleep(0.05)
+
+
 class Lab:
     """A JupyterLab or Notebook server with its folder of notebooks. Made by `running_lab`."""
 
@@ -259,7 +270,7 @@ class NotebookPage:
 
     def reopen_untrusted(self) -> None:
         """Save, and open a copy as if it had come by mail: outputs untrusted, no kernel of before, no widget state."""
-        notebook = nbformat.read(self.save(), as_version=4)
+        notebook = read_notebook(self.save())
         notebook.metadata["came_from"] = "elsewhere"  # another content than the one JupyterLab has signed
         notebook.metadata.pop("widgets", None)
         copy = f"untrusted-{self.name}"

@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, NotebookPage, expect_soon
+from tests.browser.lab import Lab, NotebookPage, expect_soon, read_notebook
 
 SETUP = """
 from agentroute import Agent, ToolCall, tool
@@ -69,7 +68,7 @@ def test_approve_is_pressed_while_the_cell_runs(page: NotebookPage, tmp_path: Pa
     page.screenshot(1, tmp_path / "approved.png")
     page.run_cell(5)
     expect(page.cell_output(5)).to_have_text("refunded [5.0]")
-    saved = nbformat.read(page.save(), as_version=4)
+    saved = read_notebook(page.save())
     assert all("widget" not in mime for one in saved.cells[1].outputs for mime in one.data)
     heights = "outputs => outputs.slice(2).map(one => one.getBoundingClientRect().height)"
     expect_soon(lambda: output.locator(".jp-OutputArea-child").evaluate_all(heights), lambda found: found in ([], [0]))

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.lab import Lab, NotebookPage, Theme, expect_soon
+from tests.browser.lab import Lab, NotebookPage, Theme, expect_soon, read_notebook
 from tests.browser.screenshots import ANSWER, CELL, SETUP, run_card, story
 from tests.server import ModelServer
 
@@ -137,7 +136,7 @@ def test_card_reads_well_in_an_untrusted_notebook(lab: Lab) -> None:
         with lab.open("strange.ipynb") as page:
             page.run_all()
             expect(page.cell_output(1)).to_contain_text("done")
-            (output,) = nbformat.read(page.save(), as_version=4).cells[1].outputs
+            (output,) = read_notebook(page.save()).cells[1].outputs
             assert sum(len(part.encode()) for part in output.data.values()) < 10_000
             assert set(output.data) == {"text/html", "text/plain"}
             page.reopen_untrusted()

@@ -1,9 +1,8 @@
 """The form of `%agent edit` in JupyterLab and Notebook 7: what it shows, and the cell that it writes."""
 
-import nbformat
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.lab import Lab, NotebookPage, expect_soon
+from tests.browser.lab import Lab, NotebookPage, expect_soon, read_notebook
 from tests.browser.test_history import SHOWN
 
 SETUP = '''
@@ -256,7 +255,7 @@ def test_form_closes_without_losing_changes_by_one_click(lab: Lab) -> None:
         expect(page.cell_output(2).locator(".agr-edit-settings")).to_be_visible()
         page.save()
         page.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
-        output = nbformat.read(path, as_version=4).cells[2].outputs[1]
+        output = read_notebook(path).cells[2].outputs[1]
         assert output.data["text/plain"] == "nothing of support was changed here. %agent edit support opens the form again."
         assert set(output.data) == {"text/plain", "text/html"}
 
@@ -289,7 +288,7 @@ def test_form_writes_the_cell_in_notebook_7(lab: Lab) -> None:
         expect(page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".cm-content")).to_contain_text("Be kind 😁 {{x}}.")
         field(page, "max_cost").press("Control+s")
         page.wait_for_function(SAVED, arg="seven.ipynb")
-        assert nbformat.read(path, as_version=4).cells[1].source == AFTER.strip("\n")
+        assert read_notebook(path).cells[1].source == AFTER.strip("\n")
 
 
 def test_opened_again_without_its_kernel_it_is_the_table_and_no_error(lab: Lab) -> None:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from PIL import Image
 from playwright.sync_api import Playwright, expect
 
 from tests.browser import lab as lab_module
-from tests.browser.lab import Lab, Theme, expect_soon, running_lab
+from tests.browser.lab import Lab, Theme, expect_soon, read_notebook, running_lab
 from tests.ipython.versions import KernelVersion
 
 CARD = """
@@ -101,7 +100,7 @@ def test_saved_notebook_reopens_untrusted_with_its_outputs(lab: Lab) -> None:
     with lab.open("trust.ipynb") as page:
         page.run_all()
         assert page.trusted
-        saved = nbformat.read(page.save(), as_version=4)
+        saved = read_notebook(page.save())
         assert "onerror" in saved.cells[0].outputs[0].data["text/html"]
         page.reopen_untrusted()
         assert not page.trusted

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-import nbformat
 import pytest
 from playwright.sync_api import Playwright, expect
 
-from tests.browser.lab import Lab, expect_soon, running_lab
+from tests.browser.lab import Lab, expect_soon, read_notebook, running_lab
 from tests.browser.screenshots import ANSWER, CELL, SETUP, story
 from tests.browser.test_history import MAKE, SHOW, SHOWN
 from tests.server import ModelServer
@@ -50,7 +49,7 @@ def test_stop_ends_the_run_and_run_all(notebook7: Lab) -> None:
             expect(card.locator(".agr-state")).to_have_text("interrupted")
             expect(page.cell_output(1)).to_contain_text("Interrupted")
             assert page.cell_output(2).inner_text() == ""
-            saved = nbformat.read(page.save(), as_version=4)
+            saved = read_notebook(page.save())
             assert {"text/html", "text/plain"} == set(saved.cells[1].outputs[0].data)
 
 

@@ -8,12 +8,12 @@ import nbformat
 
 from agentroute import RunStore
 from agentroute.records import RunRecord
-from tests.browser.lab import Lab, NotebookPage
+from tests.browser.lab import Lab, NotebookPage, read_notebook
 from tests.ipython.test_replay import CELLS, REQUESTS, SETUP, provider
 
 
 def saved(page: NotebookPage) -> nbformat.NotebookNode:
-    return nbformat.read(page.save(), as_version=4)
+    return read_notebook(page.save())
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[Any]:
